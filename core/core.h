@@ -1,0 +1,156 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR MIT */
+/**
+ * DOC: core.h - internals of core, and the lock order
+ *
+ * Lock order, outermost first:
+ *   1. core_space.devices_lock   opening and closing of devices
+ *   2. core_stripe.lock          mirror lock of the blocks that hash to it; at most one at a time;
+ *                                held across driver map/unmap, never across a copy or a wait on
+ *                                the outside
+ *   3. the engine's lock         (engine.h)
+ *   4. leaves: device memory allocator, LRU, hints, stats; env's own
+ * No path takes two stripes at once: work on a range goes stripe by stripe.
+ */
+#ifndef BALUN_CORE_H
+#define BALUN_CORE_H
+
+#include "balun/balun.h"
+#include "balun/driver.h"
+#include "balun/policy.h"
+#include "core/engine.h"
+#include "core/devmem.h"
+#include "core/hint.h"
+#include "core/spec.h"
+#include "env/env.h"
+
+#define CORE_STRIPES	 64
+#define CORE_FAULT_NS	 1000000000ULL /* a device fault gives up with -EBUSY after this */
+#define CORE_DRAIN_NS	 10000000000ULL
+#define CORE_DEVICE_SLOTS (BALUN_MAX_DEVICES + 1)
+
+/**
+ * struct core_stripe - the sequence/retry protocol for the blocks that hash here
+ * @seq: grows with every invalidation; a reader that sees it unchanged under @lock, with @active
+ *       zero, may write mirror entries
+ * @active: invalidations between begin and end
+ */
+struct core_stripe {
+	struct env_mutex lock;
+	struct env_cond idle; /* active became 0 */
+	uint64_t seq;
+	uint32_t active;
+} __attribute__((aligned(64)));
+
+/* a block with pages on a device: a link of the device's list, least recently used first */
+struct core_resident {
+	struct env_list lru, hash;
+	uint64_t va;
+	uint32_t pages; /* how many pages core was told of: a hint for when to forget it */
+};
+#define CORE_RESIDENT_HASH 256
+
+struct balun_device {
+	struct balun_space *space;
+	unsigned int id;
+	unsigned int fork_gen;
+	bool closing;	/* new device faults are refused; under space->devices_lock or atomically */
+	uint32_t users; /* balun_fault() and migrations in progress */
+	struct balun_driver ops; /* copy of the table, stubs filled in */
+	const struct balun_driver *drv;
+	void *priv;
+	void *space_data;
+	struct balun_desc desc;
+	struct balun_options *opt;
+	char name[60];
+	struct devmem *mem; /* NULL: the driver has alloc/free */
+	uint64_t mem_used;
+	struct env_mutex lru_lock; /* leaf */
+	struct env_list lru;
+	struct env_list resident[CORE_RESIDENT_HASH];
+};
+
+struct core_prefetch;
+
+struct balun_space {
+	const struct engine_ops *engine;
+	void *e;
+	unsigned int fork_gen;
+	const struct balun_policy *policy;
+	struct balun_policy policy_copy;
+	struct env_mutex devices_lock;
+	struct balun_device *device[CORE_DEVICE_SLOTS]; /* by id; [0] unused */
+	uint32_t paused; /* core_quiesce: no migration to a device starts */
+	struct core_stripe stripe[CORE_STRIPES];
+	struct hint_table *hints;
+	struct core_prefetch *prefetch;
+	struct env_mutex batch_lock; /* leaf */
+	struct engine_batch *batches; /* free ones */
+	/* fault streaks (policy.h), one per faulter: where the last answer ended. Hints only: racy
+	 * relaxed accesses */
+	uint64_t streak_next[CORE_DEVICE_SLOTS];
+	uint32_t streak[CORE_DEVICE_SLOTS];
+	struct balun_stats stats; /* relaxed atomic adds */
+};
+
+static inline struct core_stripe *core_stripe(struct balun_space *sp, uint64_t va)
+{
+	return &sp->stripe[(va >> BALUN_BLOCK_SHIFT) % CORE_STRIPES];
+}
+static inline void core_count(uint64_t *p, uint64_t v)
+{
+	env_add(p, v);
+}
+void core_hist_add(struct balun_hist *h, uint64_t ns);
+
+/* mirror.c */
+int core_read_begin(struct balun_space *sp, uint64_t va, uint64_t deadline, uint64_t *ret_seq);
+bool core_read_retry(struct core_stripe *st, uint64_t seq); /* lock held */
+void core_unmap_all(struct balun_space *sp, uint64_t va, uint64_t len, enum balun_cause cause);
+
+/* migrate.c: moves the wanted pages of one block; adds to *counts */
+struct core_move {
+	uint64_t va; /* block */
+	env_bits want;
+	unsigned int dst; /* device id, 0: system */
+	unsigned int src; /* only pages on this device; 0: any */
+	enum balun_cause cause;
+	bool holes;
+	bool force; /* pins do not hold (CPU fault, teardown, quiesce) */
+};
+int core_move_block(struct balun_space *sp, const struct core_move *mv,
+		    struct balun_counts *counts);
+int core_migrate_range(struct balun_space *sp, uint64_t va, uint64_t len, unsigned int dst,
+		       enum balun_cause cause, struct balun_counts *counts);
+struct engine_batch *core_batch_get(struct balun_space *sp);
+void core_batch_put(struct balun_space *sp, struct engine_batch *b);
+
+/* evict.c */
+int core_alloc_places(struct balun_device *dev, const uint64_t *want, uint64_t keep_va,
+		      uint32_t *place);
+void core_free_place(struct balun_device *dev, uint32_t pgno, uint32_t npages);
+void core_resident_add(struct balun_device *dev, uint64_t va, unsigned int pages);
+void core_resident_sub(struct balun_device *dev, uint64_t va, unsigned int pages);
+void core_resident_touch(struct balun_device *dev, uint64_t va);
+int core_evict(struct balun_device *dev, uint64_t bytes, uint64_t keep_va, uint64_t *ret_bytes);
+void core_resident_forget(struct balun_device *dev);
+
+/* device.c */
+struct balun_device *core_device_get(struct balun_space *sp, unsigned int id); /* NULL: closing */
+void core_device_put(struct balun_device *dev);
+int core_drain(struct balun_device *dev);
+int core_device_end(struct balun_device *dev); /* devices_lock held */
+
+/* registry.c */
+const struct balun_driver *core_driver_find(const char *name, size_t len);
+void core_registry_init(void);
+
+/* prefetch.c */
+int core_prefetch_create(struct balun_space *sp);
+void core_prefetch_destroy(struct balun_space *sp);
+void core_prefetch_sync(struct balun_space *sp);
+int core_prefetch_push(struct balun_space *sp, uint64_t va, uint64_t len, unsigned int dst);
+
+/* the visible list of drivers: drivers/drivers.c, NULL-terminated */
+extern const struct balun_driver *const driver_list[];
+
+#endif

@@ -1,0 +1,165 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR MIT */
+/**
+ * DOC: engine.h - what core asks of an engine, and what an engine tells core
+ *
+ * The engine owns the CPU page tables and is the only one who knows where a page is. Core drives a
+ * migration of pages of ONE block through collect, (the driver's copy), commit.
+ *
+ * Lock order (outermost first): a mirror lock (struct core_stripe) > the engine's lock > env's own.
+ * - Core calls the engine without a mirror lock, except describe(), which it may call under none.
+ * - The engine calls core_invalidate_*() and core_cpu_fault() without its own lock;
+ *   core_release() with it (core_release() takes only the device allocator's lock, a leaf).
+ * - No lock at all is held while a driver copies.
+ */
+#ifndef BALUN_CORE_ENGINE_H
+#define BALUN_CORE_ENGINE_H
+
+#include "balun/balun.h"
+#include "balun/driver.h"
+#include "env/env.h"
+
+/* where a page's content is, in the engine's answer */
+enum engine_where {
+	ENGINE_NONE,   /* a hole of a mapped range: reads as zero */
+	ENGINE_SYSTEM, /* system memory; may also be a hole when the engine cannot tell cheaply */
+	ENGINE_DEVICE, /* @dev, @off */
+	ENGINE_BUSY,   /* in transit */
+};
+
+/* a run of equal pages, inside one block */
+struct engine_run {
+	uint64_t va, len;
+	uint64_t off;	     /* ENGINE_DEVICE: offset in the device's memory; contiguous */
+	uint64_t addr;	     /* ENGINE_SYSTEM/NONE: bus address for map(), contiguous */
+	uint8_t where, dev;  /* engine_where; device index 1..15 */
+	uint8_t mapped;	     /* inside a mapping */
+	uint8_t movable;     /* anonymous private memory of the program */
+	uint8_t perm;	     /* BALUN_PERM_READ|WRITE of the mapping */
+};
+
+/* what became of one page of a batch; index by page of the block */
+enum engine_status {
+	PAGE_IDLE,	/* not asked for */
+	PAGE_TAKEN,	/* collected: in transit */
+	PAGE_ALREADY,	/* is at the destination */
+	PAGE_EMPTY,	/* a hole, and left so (destination system) */
+	PAGE_BUSY,	/* could not be isolated: retry */
+	PAGE_UNMOVABLE, /* not anonymous private, or the engine's own */
+	PAGE_NOMEM,	/* no frame or no device memory */
+	PAGE_FAILED,	/* the copy failed (set by core before commit) */
+	PAGE_MOVED,	/* committed */
+	PAGE_GONE,	/* unmapped or dropped by the program while in transit */
+};
+
+/* a run of taken pages with contiguous source and contiguous destination */
+struct engine_piece {
+	uint16_t first, npages; /* pages of the block */
+	uint8_t src_kind;	/* BALUN_KIND_SYSTEM (frame), LOCAL (device src_dev), ZERO */
+	uint8_t dst_kind;	/* BALUN_KIND_SYSTEM (frame) or LOCAL (device dst_dev) */
+	uint8_t src_dev, dst_dev;
+	uint8_t moved;		/* the page itself already is (or will be at commit) in its new
+				 * place: no copy needed */
+	uint64_t src, dst;	/* bus address or device offset */
+};
+
+#define BATCH_PIECES 512
+
+/**
+ * struct engine_batch - one migration inside one block
+ *
+ * Core fills the first part and, for dst != 0, @place: where page i goes in device memory
+ * (place_dev == 0: no memory was got, status PAGE_NOMEM). collect() sets @status of every wanted
+ * page and @piece for those PAGE_TAKEN. Core copies, sets PAGE_FAILED where that failed, commit()
+ * turns PAGE_TAKEN into PAGE_MOVED or PAGE_GONE or PAGE_BUSY (restored) and puts PAGE_FAILED back.
+ * After commit core frees: the source memory of MOVED and GONE device pages; the destination memory
+ * of all but MOVED.
+ *
+ * Large: lives in env memory, never on a stack.
+ */
+struct engine_batch {
+	struct balun_space *space;
+	uint64_t va;	/* start of the block */
+	env_bits want;	/* pages asked for */
+	uint8_t dst;	/* device index, 0: system */
+	uint8_t src;	/* nonzero: take only pages that are on this device (eviction) */
+	uint8_t cause;	/* enum balun_cause */
+	uint8_t holes;	/* take never-touched pages too (as ZERO); only for dst != 0 */
+	uint32_t place[BALUN_BLOCK_PAGES]; /* page number in device memory; ~0: none */
+
+	uint8_t status[BALUN_BLOCK_PAGES];
+	uint32_t npieces;
+	struct engine_piece piece[BATCH_PIECES];
+	/* source of each taken page that was on a device, for freeing: dev << 28 | page, or 0 */
+	uint32_t origin[BALUN_BLOCK_PAGES];
+
+	void *engine; /* the engine's own, between collect and commit */
+	uint64_t scratch[8];
+	struct engine_batch *next_free;
+};
+
+/* size first; const; every op required */
+struct engine_ops {
+	size_t size;
+	const char *name;
+	/* fill *ret_info (works, how, reason, remedy, features). May be called without a space */
+	void (*probe)(struct balun_engine_info *ret_info);
+	/* begin/end to serve @sp. detach: every page is home or poisoned by now. */
+	int (*attach)(struct balun_space *sp, void **ret_e);
+	void (*detach)(void *e);
+	/* a device was attached to or is leaving the space (host_base etc. in core_device) */
+	int (*device_attach)(void *e, unsigned int dev, const struct balun_desc *desc);
+	void (*device_detach)(void *e, unsigned int dev);
+	/*
+	 * Brackets a call of the application into core on its own thread, so that the engine can
+	 * keep the thread's own stack where it is (and hold back its signals). Not nested.
+	 */
+	void (*enter)(void *e, void *cookie /* 64 bytes on the caller's stack */);
+	void (*leave)(void *e, void *cookie);
+	/*
+	 * Runs from @va, at most to the end of its block and @len; at most @n runs.
+	 * Returns how many, > 0. An unmapped part is a run with mapped = 0.
+	 */
+	int (*describe)(void *e, uint64_t va, uint64_t len, struct engine_run *run, int n);
+	/* 0, or -errno and then nothing is taken: -ENOMEM, -EFAULT nothing mapped */
+	int (*collect)(void *e, struct engine_batch *b);
+	/* cannot fail; after it nothing of the batch is in transit, and waiters are awake */
+	void (*commit)(void *e, struct engine_batch *b);
+	/* wait until no page of the block is in transit, or the time is over: false */
+	bool (*wait_idle)(void *e, uint64_t va, uint64_t timeout_ns);
+	/* the device lost these pages for good: a touch is SIGBUS from now on */
+	void (*poison)(void *e, uint64_t va, uint64_t len);
+	/* all that is away on device @dev (0: any): next run at or after @va; false: no more */
+	bool (*next_away)(void *e, unsigned int dev, uint64_t va, struct engine_run *ret_run);
+	/* memory calls made before are seen: their invalidations are done (balun_fence) */
+	void (*fence)(void *e);
+	/* in place access by software devices; 0 or -EFAULT */
+	int (*bus_read)(void *e, uint64_t addr, void *buf, size_t len);
+	int (*bus_write)(void *e, uint64_t addr, const void *buf, size_t len);
+	/* bookkeeping in bytes */
+	uint64_t (*metadata)(void *e);
+	/* drop contents of pages on device @dev in a range (hint "discard"): they read as zero */
+	void (*discard)(void *e, uint64_t va, uint64_t len);
+};
+
+/* the list: engines.c; first that works is the default */
+extern const struct engine_ops *const engine_list[];
+
+/* ---- engine to core ---- */
+
+/* The CPU side of a range is about to change / has changed. Between the two no device gets a
+ * mapping in it; after begin returns no device has one. Nestable. Never waits for a migration. */
+void core_invalidate_begin(struct balun_space *sp, uint64_t va, uint64_t len,
+			   enum balun_cause cause);
+void core_invalidate_end(struct balun_space *sp, uint64_t va, uint64_t len);
+/* device memory is let go of (the pages were unmapped or dropped) */
+void core_release(struct balun_space *sp, unsigned int dev, uint64_t off, uint64_t len);
+/* pages on devices have changed their address (mremap): from is nothing now */
+void core_moved(struct balun_space *sp, uint64_t to, uint64_t len);
+/* A CPU touched away memory: bring it home (and its neighbours, by policy).
+ * 0: done or no longer away; -EBUSY in transit elsewhere (its commit wakes); -EIO lost: poison */
+int core_cpu_fault(struct balun_space *sp, uint64_t va, bool write);
+/* everything home, no migrations until core_resume (fork hook). Bounded by the devices' speed. */
+int core_quiesce(struct balun_space *sp);
+void core_resume(struct balun_space *sp);
+
+#endif

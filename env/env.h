@@ -1,0 +1,196 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR MIT */
+/**
+ * DOC: env.h - what core/ and portable drivers may call
+ *
+ * Need: memory that is never mirrored, mutexes, conditions, threads, a clock, a log, lists, atomics,
+ * a barrier on every thread. Three implementations: env_user.c (libc, pthreads), env_sim.c (the
+ * deterministic scheduler of tests/sim), env_kernel.h. The same objects of core and engines link
+ * with env_user.o or env_sim.o.
+ *
+ * env_alloc() memory comes from an arena of its own, never from malloc(): the program's heap may be
+ * away while a lock is held here. After fork() the child starts a fresh arena (env_fork_gen()).
+ */
+#ifndef BALUN_ENV_H
+#define BALUN_ENV_H
+
+#ifdef __KERNEL__
+#include "env_kernel.h"
+#else
+
+#include <errno.h>
+#include <stdarg.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <string.h>
+#include <pthread.h>
+
+/* memory: zeroed; NULL when there is none. env_free(NULL) is fine. Any context, may lock briefly. */
+void *env_alloc(size_t size);
+void env_free(void *p);
+/* page-aligned, zero-filled on first touch, not populated; env_pages_free needs the same size */
+void *env_pages_alloc(size_t bytes);
+void env_pages_free(void *p, size_t bytes);
+/* whether [addr, addr + len) touches memory of the arena, pages or thread stacks of env */
+bool env_owns(uint64_t addr, uint64_t len);
+/* bytes that env_alloc hands out now (for metadata_bytes) */
+size_t env_alloc_bytes(void);
+/* test hook of env_user and env_sim: the n-th env_alloc from now fails (0: never) */
+void env_fail_alloc(uint64_t nth);
+
+/* mutex: not recursive; sleeps. Owner checked in debug builds. */
+struct env_mutex {
+	union {
+		pthread_mutex_t m;
+		void *sim[2];
+	};
+	void *owner;
+};
+void env_mutex_init(struct env_mutex *m);
+void env_mutex_destroy(struct env_mutex *m);
+void env_mutex_lock(struct env_mutex *m);
+bool env_mutex_trylock(struct env_mutex *m);
+void env_mutex_unlock(struct env_mutex *m);
+void env_assert_held(struct env_mutex *m);
+
+/* condition: env_cond_wait returns false when @timeout_ns passed (ENV_FOREVER: never) */
+#define ENV_FOREVER UINT64_MAX
+struct env_cond {
+	union {
+		pthread_cond_t c;
+		void *sim[2];
+	};
+};
+void env_cond_init(struct env_cond *c);
+void env_cond_destroy(struct env_cond *c);
+bool env_cond_wait(struct env_cond *c, struct env_mutex *m, uint64_t timeout_ns);
+void env_cond_wake(struct env_cond *c); /* wakes all */
+
+/* threads: all signals blocked, stack from env (never mirrored) */
+struct env_thread;
+int env_thread_create(struct env_thread **ret_t, const char *name, void (*fn)(void *), void *arg);
+void env_thread_join(struct env_thread *t); /* and free */
+/* scheduling point; in env_sim a branch of the schedule */
+void env_yield(void);
+
+uint64_t env_now_ns(void);
+void env_sleep_ns(uint64_t ns); /* for injected delays and throttling only */
+
+/* every running thread of the process passes a full memory barrier before this returns */
+void env_membarrier(void);
+
+/* log: levels 0 error, 1 warning, 2 info, 3 debug; BALUN_LOG=level in user space (default 0) */
+void env_log(int level, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+
+/* number of forks between the program's start and this process: handles of another one are dead */
+unsigned int env_fork_gen(void);
+
+/* user-space helper: text kept per thread for balun_reason(); a printf format */
+void env_reason(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
+const char *env_reason_get(void);
+
+#define env_assert(cond)                                                                           \
+	do {                                                                                       \
+		if (__builtin_expect(!(cond), 0))                                                  \
+			env_die(#cond, __FILE__, __LINE__);                                        \
+	} while (0)
+void env_die(const char *what, const char *file, int line) __attribute__((noreturn));
+
+#define env_container_of(p, type, member) ((type *)((char *)(p)-offsetof(type, member)))
+
+#endif /* !__KERNEL__ */
+
+#define env_load(p)	  __atomic_load_n(p, __ATOMIC_ACQUIRE)
+#define env_load_relaxed(p) __atomic_load_n(p, __ATOMIC_RELAXED)
+#define env_store(p, v)	  __atomic_store_n(p, v, __ATOMIC_RELEASE)
+#define env_store_relaxed(p, v) __atomic_store_n(p, v, __ATOMIC_RELAXED)
+#define env_add(p, v)	  __atomic_fetch_add(p, v, __ATOMIC_RELAXED)
+#define env_barrier()	  __atomic_thread_fence(__ATOMIC_SEQ_CST)
+#define env_likely(x)	  __builtin_expect(!!(x), 1)
+#define env_unlikely(x)	  __builtin_expect(!!(x), 0)
+#define ENV_MIN(a, b)	  ((a) < (b) ? (a) : (b))
+#define ENV_MAX(a, b)	  ((a) > (b) ? (a) : (b))
+
+/* a doubly linked list with a head */
+struct env_list {
+	struct env_list *next, *prev;
+};
+static inline void env_list_init(struct env_list *l)
+{
+	l->next = l->prev = l;
+}
+static inline bool env_list_empty(const struct env_list *l)
+{
+	return l->next == l;
+}
+static inline void env_list_add_tail(struct env_list *l, struct env_list *e)
+{
+	e->next = l;
+	e->prev = l->prev;
+	l->prev->next = e;
+	l->prev = e;
+}
+static inline void env_list_add(struct env_list *l, struct env_list *e)
+{
+	env_list_add_tail(l->next, e);
+}
+static inline void env_list_del(struct env_list *e)
+{
+	e->prev->next = e->next;
+	e->next->prev = e->prev;
+	e->next = e->prev = e;
+}
+#define env_list_for_each(pos, head) for (pos = (head)->next; pos != (head); pos = pos->next)
+#define env_list_for_each_safe(pos, n, head)                                                       \
+	for (pos = (head)->next, n = pos->next; pos != (head); pos = n, n = pos->next)
+
+/* bitmaps of one block (512 pages) */
+#define ENV_BITS_WORDS 8
+typedef uint64_t env_bits[ENV_BITS_WORDS];
+
+static inline bool env_bit(const uint64_t *b, unsigned int i)
+{
+	return b[i / 64] >> (i % 64) & 1;
+}
+static inline void env_bit_set(uint64_t *b, unsigned int i)
+{
+	b[i / 64] |= 1ULL << (i % 64);
+}
+static inline void env_bit_clear(uint64_t *b, unsigned int i)
+{
+	b[i / 64] &= ~(1ULL << (i % 64));
+}
+static inline unsigned int env_bits_count(const uint64_t *b)
+{
+	unsigned int i, n = 0;
+
+	for (i = 0; i < ENV_BITS_WORDS; i++)
+		n += __builtin_popcountll(b[i]);
+	return n;
+}
+static inline void env_bits_set_range(uint64_t *b, unsigned int from, unsigned int n)
+{
+	while (n && from % 64) {
+		env_bit_set(b, from++);
+		n--;
+	}
+	for (; n >= 64; n -= 64, from += 64)
+		b[from / 64] = ~0ULL;
+	while (n--)
+		env_bit_set(b, from++);
+}
+/* first index >= from whose bit equals @v, or 512 */
+static inline unsigned int env_bits_next(const uint64_t *b, unsigned int from, bool v)
+{
+	while (from < 64 * ENV_BITS_WORDS) {
+		uint64_t w = (v ? b[from / 64] : ~b[from / 64]) >> (from % 64);
+
+		if (w)
+			return from + __builtin_ctzll(w);
+		from = (from / 64 + 1) * 64;
+	}
+	return 64 * ENV_BITS_WORDS;
+}
+
+#endif

@@ -1,0 +1,277 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR MIT */
+/**
+ * DOC: driver.h - Balun for driver authors
+ *
+ * A driver is one const table of operations. It speaks of bytes and extents; it never sees a page
+ * structure, a mapping, a lock of the memory manager or a retry loop.
+ *
+ * **Life**: open() makes a device, close() ends it. Between them a device may serve several spaces;
+ * attach() and gone() bracket each. Core drains the device before it calls close().
+ *
+ * **Context of the ops** ("R" required, "O" optional): map, unmap* are called with the block lock
+ * of the space held: they must not call balun_fault(), must not wait for anything that needs a
+ * fault served, and must not touch mirrored memory. copy, copy_wait, alloc, free, peer_addr, active
+ * are called without locks and may sleep, but must make progress even while every worker of the
+ * device waits in balun_fault().
+ *
+ * **Memory of a driver**: what the ops touch (also stacks of the driver's own threads that copy)
+ * must not be mirrored memory of the program: take it from balun_mem_alloc(), not from malloc().
+ *
+ * **Reading system memory**: the address of a SYSTEM operand of copy() is given to balun_bus_ptr();
+ * the address of a SYSTEM segment of map() only to balun_bus_read()/balun_bus_write(), which never
+ * crash whatever the program does to its mappings.
+ */
+#ifndef BALUN_DRIVER_H
+#define BALUN_DRIVER_H
+
+#include "balun/balun.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define BALUN_KIND_SYSTEM 0 /* addr: bus address of system memory */
+#define BALUN_KIND_LOCAL  1 /* addr: offset in this device's memory */
+#define BALUN_KIND_PEER	  2 /* addr: what the other device's peer_addr() gave for this device */
+#define BALUN_KIND_ZERO	  3 /* source of a copy only: zeros, no address */
+
+#define BALUN_PERM_READ	  (1u << 0)
+#define BALUN_PERM_WRITE  (1u << 1)
+#define BALUN_PERM_ATOMIC (1u << 2) /* no CPU can reach it meanwhile */
+
+/**
+ * struct balun_seg - one run of device page-table entries to write
+ * @va: first address, multiple of 4 KiB
+ * @len: bytes, multiple of 4 KiB; never crosses a 2 MiB block
+ * @addr: see @kind; contiguous over the segment
+ * @kind: BALUN_KIND_SYSTEM, LOCAL or PEER
+ * @perm: BALUN_PERM_*
+ */
+struct balun_seg {
+	uint64_t va, len, addr;
+	uint32_t kind, perm;
+};
+
+/**
+ * struct balun_copy - one copy of a batch
+ * @dst: destination (LOCAL or SYSTEM)
+ * @src: source (LOCAL, SYSTEM, PEER or ZERO)
+ * @len: bytes, multiple of 4 KiB
+ */
+struct balun_copy {
+	uint64_t dst, src, len;
+	uint32_t dst_kind, src_kind;
+};
+
+#define BALUN_ACCESS_READ     0
+#define BALUN_ACCESS_WRITE    1
+#define BALUN_ACCESS_ATOMIC   2 /* write, and no CPU may reach the page meanwhile */
+#define BALUN_ACCESS_PREFETCH 3 /* read, best effort: never an error for a page that cannot come */
+
+#define BALUN_CAP_MMU	      (1ULL << 0) /* has page tables: map/unmap do real work */
+#define BALUN_CAP_HOST_MEMORY (1ULL << 1) /* device memory is host memory at desc.host_base, from
+					   * balun_mem_alloc(): an engine may move pages into it
+					   * and out of it instead of calling copy */
+#define BALUN_CAP_PEER	      (1ULL << 2) /* peer_addr is there */
+#define BALUN_CAP_ALLOC	      (1ULL << 3) /* alloc and free are there: own memory manager */
+#define BALUN_CAP_TWO_PHASE   (1ULL << 4) /* unmap_begin and unmap_wait are there */
+#define BALUN_CAP_WRAPPER     (1ULL << 5) /* inner is there: wraps another driver */
+
+/**
+ * struct balun_desc - filled by open()
+ * @mem_bytes: device memory, multiple of 2 MiB, at least 2 MiB
+ * @host_base: with BALUN_CAP_HOST_MEMORY, where it is in the host; never touched before a copy to
+ *             it or a move into it
+ * @caps: BALUN_CAP_* of this device: a subset of the driver's
+ */
+struct balun_desc {
+	uint64_t mem_bytes;
+	void *host_base;
+	uint64_t caps;
+};
+
+struct balun_options;
+
+/**
+ * struct balun_driver - the ops table; const, append only, checked once by balun_driver_register()
+ *
+ * @priv below is what open() returned. Errors are negative errnos.
+ */
+struct balun_driver {
+	/** @size: R sizeof(struct balun_driver) */
+	size_t size;
+	/** @caps: R all BALUN_CAP_* that a device of this driver may have; equals the ops present */
+	uint64_t caps;
+	/** @name: R the word in a spec: [a-z][a-z0-9_]* */
+	const char *name;
+	/** @help: R one line per option, "KEY=DEFAULT  what it does\n" */
+	const char *help;
+
+	/**
+	 * @open: R make a device. @dev is its handle for calls into core (not before open has
+	 * returned); options are read with balun_opt_*(). May sleep; no locks.
+	 * Return: 0; -EINVAL bad option; -ENOMEM; -ENODEV
+	 */
+	int (*open)(struct balun_device *dev, const struct balun_options *opt,
+		    struct balun_desc *ret_desc, void **ret_priv);
+	/** @close: R end it; holds no pages and no mappings by now. May sleep. */
+	void (*close)(void *priv);
+
+	/**
+	 * @map: R write page-table entries, replacing what was there; a driver without an MMU
+	 * returns 0. Block lock held. @n segments in order of va, all inside one block.
+	 * Return: 0; -ENOMEM (core unmaps the range and reports the fault as failed)
+	 */
+	int (*map)(void *priv, struct balun_space *space, const struct balun_seg *seg, size_t n);
+	/**
+	 * @unmap: R remove the entries of a range and flush; when it returns the device uses none
+	 * of them any more. Cannot fail. Block lock held. The range may have no entries; it may
+	 * cut a large entry, whose rest must stay right (or be removed too: it faults again).
+	 */
+	void (*unmap)(void *priv, struct balun_space *space, uint64_t va, uint64_t len,
+		      enum balun_cause cause);
+	/**
+	 * @copy: R start a batch; ops do not overlap. @op is the caller's and may go away when
+	 * copy() returns. Return: 0 and a cookie; -errno nothing of the batch counts as done.
+	 */
+	int (*copy)(void *priv, const struct balun_copy *op, size_t n, uint64_t *ret_cookie);
+	/** @copy_wait: R wait for a batch; once per cookie. Return: 0 all done; -EIO none counts. */
+	int (*copy_wait)(void *priv, uint64_t cookie);
+
+	/** @attach: O a space begins to use the device. May sleep. Return: 0 or -errno */
+	int (*attach)(void *priv, struct balun_space *space);
+	/** @gone: O the space does not use the device any more; forget it. Pair of @attach. */
+	void (*gone)(void *priv, struct balun_space *space);
+
+	/**
+	 * @alloc: O own memory manager: one run of exactly @len bytes (4 KiB, 64 KiB or 2 MiB),
+	 * aligned to its length. Return: 0; -ENOMEM full (core evicts and asks again)
+	 */
+	int (*alloc)(void *priv, uint64_t len, uint64_t *ret_off);
+	/** @free: O give back any page-aligned part of what alloc gave. Any context. */
+	void (*free)(void *priv, uint64_t off, uint64_t len);
+
+	/** @unmap_begin: O start an unmap; several devices' flushes overlap. Block lock held. */
+	void (*unmap_begin)(void *priv, struct balun_space *space, uint64_t va, uint64_t len,
+			    enum balun_cause cause);
+	/** @unmap_wait: O wait for all begun by this thread: the promise of unmap holds now. */
+	void (*unmap_wait)(void *priv, struct balun_space *space);
+
+	/**
+	 * @peer_addr: O an address by which the copy engine of @client reaches this device's
+	 * memory at [off, off + len). Return: 0; -EOPNOTSUPP it does not (host frames are used)
+	 */
+	int (*peer_addr)(void *priv, struct balun_device *client, uint64_t off, uint64_t len,
+			 uint64_t *ret_addr);
+	/** @active: O power: true before the first attach, false after the last gone. */
+	int (*active)(void *priv, bool on);
+	/** @inner: O (wrappers) the driver and priv inside. */
+	const struct balun_driver *(*inner)(void *priv, void **ret_priv);
+};
+
+/* ---- driver to core ---- */
+
+/**
+ * balun_driver_register() - check a table and add it to the list
+ * @drv: static; stays referenced
+ * Return: 0; -EINVAL (the reason names the op or cap at fault); -EEXIST name taken.
+ */
+BALUN_API int balun_driver_register(const struct balun_driver *drv);
+
+/** BALUN_DRIVER_ENTRY - the one symbol of a driver in a shared object: returns its table */
+#define BALUN_DRIVER_ENTRY "balun_driver_entry"
+typedef const struct balun_driver *(*balun_driver_entry_fn)(void);
+
+/**
+ * balun_fault() - the device needs these pages: make them usable and write its page table
+ * @dev: from open()
+ * @space: from attach()
+ * @va: any address
+ * @len: bytes; rounded out to pages
+ * @access: BALUN_ACCESS_*
+ *
+ * May sleep; no lock of the driver that map/unmap/copy take may be held. On return 0 map() has been
+ * called for every page of the range (a later invalidate may already have removed entries again:
+ * replay the access). Where pages end up is policy's decision.
+ *
+ * Return: 0; -EFAULT nothing there that the CPU could read; -EPERM it could read but not write;
+ * -EOPNOTSUPP ATOMIC on memory that cannot migrate; -EBUSY memory kept changing for 1 s: retry;
+ * -ENOMEM; -ENODEV the device is being closed; -EIO a copy failed.
+ */
+BALUN_API int balun_fault(struct balun_device *dev, struct balun_space *space, uint64_t va,
+			  uint64_t len, uint32_t access);
+
+/**
+ * balun_fence() - order memory calls before against device work after
+ *
+ * A driver calls it when it accepts work: what the program unmapped or remapped before is then out
+ * of the device's page table. May sleep. Return: 0; -ECHILD the process forked since.
+ */
+BALUN_API int balun_fence(struct balun_space *space);
+
+/**
+ * balun_bus_read() - a software device reads system memory through a SYSTEM segment
+ * @addr: in the segment's addr range. Return: 0; -EFAULT the program took it away or forbade it.
+ * May sleep (the page may have to come home first); no lock that unmap() takes may be held.
+ */
+BALUN_API int balun_bus_read(struct balun_space *space, uint64_t addr, void *buf, size_t len);
+/** balun_bus_write() - as balun_bus_read(), the other way */
+BALUN_API int balun_bus_write(struct balun_space *space, uint64_t addr, const void *buf,
+			      size_t len);
+
+/**
+ * balun_bus_ptr() - host pointer of a SYSTEM operand of copy(); valid until copy_wait() returns
+ * Any context. Never for a SYSTEM segment of map().
+ */
+BALUN_API void *balun_bus_ptr(uint64_t addr, size_t len);
+
+/**
+ * balun_mem_alloc() - zeroed memory that never migrates; page-aligned from 4 KiB up
+ * @bytes: any size; large ones are not populated before use
+ * May sleep. Return: memory, or NULL. Freed by balun_mem_free() with the same size.
+ */
+BALUN_API void *balun_mem_alloc(size_t bytes);
+BALUN_API void balun_mem_free(void *p, size_t bytes);
+
+/** balun_space_set_data() - a driver's own pointer for (device, space); set in attach() */
+BALUN_API void balun_space_set_data(struct balun_space *space, struct balun_device *dev, void *p);
+/** balun_space_data() - what was set, or NULL; any context between attach and gone */
+BALUN_API void *balun_space_data(struct balun_space *space, struct balun_device *dev);
+
+/**
+ * balun_device_priv() - priv of @dev if @drv runs it, looking through wrappers; else NULL
+ * For a driver's own public functions (soft.h). Any context.
+ */
+BALUN_API void *balun_device_priv(struct balun_device *dev, const struct balun_driver *drv);
+/** balun_device_space() - the space that @dev was opened in; any context */
+BALUN_API struct balun_space *balun_device_space(struct balun_device *dev);
+
+/* ---- options of a spec ---- */
+
+/**
+ * balun_opt_size() - a size option ("mem=256M"), bytes; sets *ret_v to @dflt if absent
+ * Return: 0; -EINVAL not a size (the reason says where). The other two alike.
+ */
+BALUN_API int balun_opt_size(const struct balun_options *opt, const char *key, uint64_t dflt,
+			     uint64_t *ret_v);
+/** balun_opt_time() - a time option ("delay=2ms"), nanoseconds */
+BALUN_API int balun_opt_time(const struct balun_options *opt, const char *key, uint64_t dflt,
+			     uint64_t *ret_v);
+/** balun_opt_str() - a word; the string lives as long as @opt. Return: value or @dflt */
+BALUN_API const char *balun_opt_str(const struct balun_options *opt, const char *key,
+				    const char *dflt);
+/** balun_opt_fail() - an option is wrong: sets the reason. Return: -EINVAL */
+BALUN_API int balun_opt_fail(const struct balun_options *opt, const char *key, const char *why);
+
+/**
+ * balun_inner_open() - a wrapper opens what stands in the parentheses of its spec
+ * Return: 0; -EINVAL there are none, or what open() of the inner driver says
+ */
+BALUN_API int balun_inner_open(struct balun_device *dev, const struct balun_options *opt,
+			       const struct balun_driver **ret_drv, struct balun_desc *ret_desc,
+			       void **ret_priv);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

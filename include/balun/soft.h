@@ -1,0 +1,213 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR MIT */
+/**
+ * DOC: soft.h - programs for the soft accelerator
+ *
+ * balun_soft_launch() runs a C function on n workers of a "soft" device. Inside it memory exists
+ * only through soft_load*() and soft_store*() and the atomics below: every access looks up the
+ * worker's TLB, a miss walks the device's page table, a hole goes to the device's fault queue and
+ * is replayed. Pointers of the program are ordinary uint64_t addresses there. Locals, arguments
+ * passed by value and constants are registers of the worker, as on any accelerator.
+ *
+ * An access that cannot be made (nothing mapped, no permission, device closing) ends the function
+ * on that worker; the fence then reports the first such error and its address.
+ */
+#ifndef BALUN_SOFT_H
+#define BALUN_SOFT_H
+
+#include "balun/balun.h"
+#ifndef __KERNEL__
+#include <string.h>
+#endif
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define SOFT_TLB_ENTRIES 64 /* direct mapped, per worker; 4 KiB each */
+
+/** struct soft_tlb - one translation: the hardware's, not for use in functions */
+struct soft_tlb {
+	uint64_t rtag, wtag; /* page number + 1 if readable / writable, else 0 */
+	uintptr_t host;	     /* device memory of the page, as the worker's data path sees it */
+};
+
+/**
+ * struct soft_worker - one worker, as its functions see it
+ * @busy: nonzero during an access: what unmap waits for
+ * @index: 0..nworkers-1 of this launch
+ * @nworkers: workers of this launch
+ * @tlb: the TLB
+ */
+struct soft_worker {
+	uint32_t busy;
+	uint32_t index, nworkers;
+	struct soft_tlb tlb[SOFT_TLB_ENTRIES] __attribute__((aligned(64)));
+};
+
+/** soft_fn - a function for the device; @arg is launch's */
+typedef void (*soft_fn)(struct soft_worker *w, uint64_t arg);
+
+/**
+ * balun_soft_launch() - queue a function on a soft device
+ * @dev: the device (wrapped by trace or inject is fine)
+ * @fn: the function; called once per worker
+ * @arg: for it; often the address of a struct of the program, to be read with soft_load*()
+ * @nworkers: how many; 0: all of the device
+ * @ret_fence: number to wait for
+ *
+ * Commands of one device run in order. Returns at once. Any thread; not from a device function.
+ * Return: 0; -EINVAL not a soft device or too many workers; -ENODEV closing; -ENOMEM.
+ */
+BALUN_API int balun_soft_launch(struct balun_device *dev, soft_fn fn, uint64_t arg,
+				unsigned int nworkers, uint64_t *ret_fence);
+
+/**
+ * balun_soft_wait() - wait until a fence has passed
+ * @ret_addr: address of the first access that failed, or NULL
+ * Return: 0; what balun_fault() said of the first access that failed (-EFAULT, -EPERM, ...).
+ */
+BALUN_API int balun_soft_wait(struct balun_device *dev, uint64_t fence, uint64_t *ret_addr);
+
+/** balun_soft_workers() - how many workers the device has, or -EINVAL */
+BALUN_API int balun_soft_workers(struct balun_device *dev);
+
+/* The slow path of an access: any length, any alignment; called by the inline functions below.
+ * @op: 0 load, 1 store, 2 atomic add (len 4 or 8; *buf: addend in, old value out),
+ * 3 compare and swap (buf[0] expected in, old value out; buf[1] new). Ends the function on error. */
+BALUN_API void balun_soft_access(struct soft_worker *w, uint64_t va, void *buf, unsigned int len,
+				 unsigned int op);
+
+/*
+ * Why an access is safe against unmap without a lock: the worker stores busy, then reads the tag;
+ * unmap clears the tag, makes every thread pass a barrier (env_membarrier), then waits while busy.
+ * Either the worker saw the cleared tag, or unmap sees busy and waits for the access to end.
+ * SOFT_ORDER is a compiler barrier only; the expensive half is on unmap's side. Under TSan both
+ * halves are real fences, because it cannot see membarrier.
+ */
+#if defined(__SANITIZE_THREAD__)
+#define SOFT_ORDER() __atomic_thread_fence(__ATOMIC_SEQ_CST)
+#elif defined(__has_feature)
+#if __has_feature(thread_sanitizer)
+#define SOFT_ORDER() __atomic_thread_fence(__ATOMIC_SEQ_CST)
+#endif
+#endif
+#ifndef SOFT_ORDER
+#define SOFT_ORDER() __atomic_signal_fence(__ATOMIC_SEQ_CST)
+#endif
+
+static inline struct soft_tlb *soft_begin_(struct soft_worker *w, uint64_t va)
+{
+	__atomic_store_n(&w->busy, 1, __ATOMIC_RELAXED);
+	SOFT_ORDER();
+	return &w->tlb[(va >> BALUN_PAGE_SHIFT) % SOFT_TLB_ENTRIES];
+}
+
+static inline void soft_end_(struct soft_worker *w)
+{
+	__atomic_store_n(&w->busy, 0, __ATOMIC_RELEASE);
+}
+
+/* whether an access of @len bytes stays in its page */
+static inline int soft_fits_(uint64_t va, unsigned int len)
+{
+	return (va & (BALUN_PAGE_SIZE - 1)) <= BALUN_PAGE_SIZE - len;
+}
+
+/** soft_read() - load @len bytes (a constant of at most 4096 is fastest) into a local buffer */
+static inline void soft_read(struct soft_worker *w, uint64_t va, void *buf, unsigned int len)
+{
+	struct soft_tlb *t = soft_begin_(w, va);
+
+	if (__builtin_expect(__atomic_load_n(&t->rtag, __ATOMIC_RELAXED) ==
+					     (va >> BALUN_PAGE_SHIFT) + 1 &&
+				     soft_fits_(va, len),
+			     1)) {
+		memcpy(buf, (const void *)(t->host + (va & (BALUN_PAGE_SIZE - 1))), len);
+		soft_end_(w);
+		return;
+	}
+	soft_end_(w);
+	balun_soft_access(w, va, buf, len, 0);
+}
+
+/** soft_write() - store @len bytes from a local buffer */
+static inline void soft_write(struct soft_worker *w, uint64_t va, const void *buf,
+			      unsigned int len)
+{
+	struct soft_tlb *t = soft_begin_(w, va);
+
+	if (__builtin_expect(__atomic_load_n(&t->wtag, __ATOMIC_RELAXED) ==
+					     (va >> BALUN_PAGE_SHIFT) + 1 &&
+				     soft_fits_(va, len),
+			     1)) {
+		memcpy((void *)(t->host + (va & (BALUN_PAGE_SIZE - 1))), buf, len);
+		soft_end_(w);
+		return;
+	}
+	soft_end_(w);
+	balun_soft_access(w, va, (void *)(uintptr_t)buf, len, 1);
+}
+
+#define SOFT_DEFINE_(name, type)                                                                   \
+	/** soft_load_/soft_store_ - one value */                                                  \
+	static inline type soft_load_##name(struct soft_worker *w, uint64_t va)                    \
+	{                                                                                          \
+		type v;                                                                            \
+		soft_read(w, va, &v, sizeof(v));                                                   \
+		return v;                                                                          \
+	}                                                                                          \
+	static inline void soft_store_##name(struct soft_worker *w, uint64_t va, type v)           \
+	{                                                                                          \
+		soft_write(w, va, &v, sizeof(v));                                                  \
+	}
+SOFT_DEFINE_(u8, uint8_t)
+SOFT_DEFINE_(u16, uint16_t)
+SOFT_DEFINE_(u32, uint32_t)
+SOFT_DEFINE_(u64, uint64_t)
+#ifndef __KERNEL__
+SOFT_DEFINE_(f64, double)
+#endif
+
+/** soft_add_u64() - atomic add among workers; Return: the old value */
+static inline uint64_t soft_add_u64(struct soft_worker *w, uint64_t va, uint64_t v)
+{
+	balun_soft_access(w, va, &v, sizeof(v), 2);
+	return v;
+}
+
+/** soft_cas_u64() - atomic compare and swap among workers; Return: the old value */
+static inline uint64_t soft_cas_u64(struct soft_worker *w, uint64_t va, uint64_t old, uint64_t v)
+{
+	uint64_t b[2] = { old, v };
+
+	balun_soft_access(w, va, b, sizeof(v), 3);
+	return b[0];
+}
+
+/* ---- functions that come with it, written with the above ---- */
+
+/** struct soft_args - arguments of the built-in functions; lives in the program's memory
+ * @src: first byte read
+ * @dst: first byte written, or the needle of a search
+ * @len: bytes
+ * @value: in: byte to fill with, or length of the needle; out: sum, or number of matches
+ * @hist: out: counts of soft_histogram()
+ */
+struct soft_args {
+	uint64_t src, dst, len, value, hist[256];
+};
+
+/** Built-in functions for balun_soft_launch(); @arg is the address of a struct soft_args. Work is
+ * split evenly among the workers. fill: dst[0..len) = value; copy: dst = src; reduce: value += sum
+ * of the bytes; histogram: hist[b] += count of byte b; search: value is the needle's length going
+ * in (at most 256); hist[0] += number of places in src where it stands. */
+BALUN_API void balun_soft_fill(struct soft_worker *w, uint64_t arg);
+BALUN_API void balun_soft_copy(struct soft_worker *w, uint64_t arg);
+BALUN_API void balun_soft_reduce(struct soft_worker *w, uint64_t arg);
+BALUN_API void balun_soft_histogram(struct soft_worker *w, uint64_t arg);
+BALUN_API void balun_soft_search(struct soft_worker *w, uint64_t arg);
+
+#ifdef __cplusplus
+}
+#endif
+#endif
