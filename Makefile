@@ -1,0 +1,88 @@
+# SPDX-License-Identifier: GPL-2.0-only OR MIT
+# Verbs only; meson.build knows how.
+#
+#   make                 build/balun and build/libbalun.so, usable in place
+#   make demo            the main job on this machine's package database
+#   make check           every test that needs nothing special; under 5 minutes
+#   make check-all       also sanitizers, clang, kernel objects, long runs
+#   make conform         conformance of DRIVER on ENGINE (DRIVER=soft ENGINE=uffd)
+#   make stress-sim      the simulator for as long as you like (SEED=1 N=100000)
+#   make fuzz            libFuzzer on every target, TIME seconds each (TIME=60)
+#   make bench           figures beside their raw limits
+#   make module-objects  core and portable drivers compiled against kernel headers
+#   make install         DESTDIR= PREFIX=/usr/local
+#   make lint            format, sizes, include rules, symbols
+#   make pre-push        what a change must pass before it is pushed
+
+BUILD  ?= build
+PREFIX ?= /usr/local
+DRIVER ?= soft
+ENGINE ?= uffd
+SEED   ?= 1
+N      ?= 100000
+TIME   ?= 60
+MESON_ARGS ?=
+
+meson_files := meson.build meson_options.txt VERSION \
+	$(wildcard */meson.build */*/meson.build)
+
+.PHONY: all check check-all conform stress-sim fuzz bench module-objects demo install lint clean \
+	pre-push setup
+
+all: $(BUILD)/build.ninja
+	@ninja -C $(BUILD) $(NINJA_ARGS)
+
+setup:
+	@scripts/setup.sh build
+
+# A new or changed meson.build anywhere: configure again.
+$(BUILD)/build.ninja: $(meson_files) | setup
+	@if [ -f $@ ]; then meson setup --reconfigure $(BUILD) >$(BUILD)/configure.log 2>&1 || \
+		{ cat $(BUILD)/configure.log; exit 1; }; \
+	else meson setup --prefix=$(PREFIX) --libdir=lib $(MESON_ARGS) $(BUILD); fi
+	@touch $@
+
+demo: all
+	$(BUILD)/balun demo
+
+check:
+	@scripts/setup.sh check
+	@$(MAKE) --no-print-directory all
+	@tests/run.sh
+
+check-all:
+	@scripts/setup.sh check-all
+	@$(MAKE) --no-print-directory all
+	@tests/run.sh --all
+
+conform: all
+	$(BUILD)/balun conform --driver $(DRIVER) --engine $(ENGINE)
+
+stress-sim: all
+	$(BUILD)/tests/sim/sim_stress --seed $(SEED) --count $(N)
+
+fuzz:
+	@scripts/setup.sh check-all
+	@tests/fuzz/run.sh $(TIME)
+
+bench: all
+	$(BUILD)/balun bench
+
+module-objects:
+	@scripts/setup.sh check-all
+	@scripts/module-objects.sh
+
+install: all
+	@meson configure $(BUILD) -Dprefix=$(PREFIX)
+	@ninja -C $(BUILD) >/dev/null
+	@DESTDIR=$(DESTDIR) meson install -C $(BUILD) --no-rebuild --quiet
+
+lint:
+	@scripts/setup.sh check
+	@$(MAKE) --no-print-directory all
+	@tests/run.sh abi
+
+pre-push: check-all
+
+clean:
+	rm -rf build build-asan build-tsan build-clang build-fuzz build-module

@@ -1,0 +1,67 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-2.0-only OR MIT
+#
+# Install what a build needs and this machine lacks, by Debian package name, saying so.
+# Usage: scripts/setup.sh build|check|check-all     (silent when nothing is missing)
+set -u
+goal=${1:-build}
+missing=()
+
+need_cmd() { # command package
+	command -v "$1" >/dev/null 2>&1 || missing+=("$2")
+}
+need_file() { # file package
+	[ -e "$1" ] || missing+=("$2")
+}
+
+need_cmd gcc gcc
+need_cmd meson meson
+need_cmd ninja ninja-build
+need_cmd pkg-config pkg-config
+need_file /usr/include/stdio.h libc6-dev
+need_file /usr/include/linux/userfaultfd.h linux-libc-dev
+if [ "$goal" != build ]; then
+	need_file /usr/include/cmocka.h libcmocka-dev
+	need_cmd g++ g++
+	need_cmd clang-format clang-format
+	need_cmd mandoc mandoc
+	need_cmd nm binutils
+	need_cmd python3 python3
+fi
+if [ "$goal" = check-all ]; then
+	need_cmd clang clang
+	compgen -G '/usr/lib/gcc/*/*/libasan.so' >/dev/null || missing+=(libgcc-12-dev)
+	compgen -G '/usr/lib/llvm-*/lib/clang/*/lib/linux/libclang_rt.fuzzer-x86_64.a' >/dev/null ||
+		missing+=(libclang-rt-dev)
+	compgen -G '/usr/src/linux-headers-*-amd64' >/dev/null || missing+=(linux-headers-amd64)
+fi
+[ ${#missing[@]} -eq 0 ] && exit 0
+
+echo "setup: missing here: ${missing[*]}"
+run=()
+if [ "$(id -u)" -ne 0 ]; then
+	if command -v sudo >/dev/null 2>&1 && sudo -n true 2>/dev/null; then
+		run=(sudo -n)
+	else
+		echo "setup: cannot install without root; run: sudo apt-get install ${missing[*]}"
+		exit 1
+	fi
+fi
+if ! command -v apt-get >/dev/null 2>&1; then
+	echo "setup: no apt-get here; install the packages above (Debian names) and run this again"
+	exit 1
+fi
+echo "setup: apt-get install ${missing[*]}"
+log=$(mktemp)
+trap 'rm -f "$log"' EXIT
+export DEBIAN_FRONTEND=noninteractive
+if ! "${run[@]}" apt-get install -y --no-install-recommends "${missing[@]}" >"$log" 2>&1; then
+	# package lists may be absent or old on a fresh machine
+	if ! { "${run[@]}" apt-get update &&
+		"${run[@]}" apt-get install -y --no-install-recommends "${missing[@]}"; } >"$log" 2>&1; then
+		tail -20 "$log"
+		echo "setup: apt-get failed; install by hand: apt-get install ${missing[*]}"
+		exit 1
+	fi
+fi
+echo "setup: done"
