@@ -1,0 +1,28 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-2.0-only OR MIT
+# The object of a portable driver refers to balun_*, env_* and libc, nothing else.
+cd "$(dirname "$0")/../.." || exit 1
+. tests/lib/lib.sh
+
+tmp=$(mktemp -d)
+trap 'rm -rf "$tmp"' EXIT
+libc=$(gcc -print-file-name=libc.so.6)
+nm -D --defined-only "$libc" | awk '{ sub(/@.*/, "", $3); print $3 }' | sort -u >"$tmp/libc"
+
+for name in ram soft trace inject; do
+	objs=("$BUILD"/libbaluncore.a.p/drivers_"$name".c.o "$BUILD"/libbaluncore.a.p/drivers_"$name"_*.c.o)
+	own=()
+	for o in "${objs[@]}"; do [ -e "$o" ] && own+=("$o"); done
+	if [ ${#own[@]} -eq 0 ]; then
+		fail "no object of driver $name in $BUILD"
+		continue
+	fi
+	# a driver of several files may call itself
+	nm --defined-only "${own[@]}" | awk 'NF == 3 { print $3 }' | sort -u >"$tmp/own"
+	out=$(nm -u "${own[@]}" | awk 'NF == 2 { print $2 }' | sort -u |
+		grep -vE '^(balun_|env_|_GLOBAL_OFFSET_TABLE_$|__(asan|ubsan|tsan|sanitizer|gcov|stack_chk))' |
+		grep -vxFf "$tmp/libc" | grep -vxFf "$tmp/own")
+	[ -z "$out" ]
+	report $? "driver $name also refers to: $(echo $out)"
+done
+summary

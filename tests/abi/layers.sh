@@ -1,0 +1,55 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-2.0-only OR MIT
+# Who may include whom (ARCHITECTURE.md).
+cd "$(dirname "$0")/../.." || exit 1
+. tests/lib/lib.sh
+
+# check DIR REGEX...: every #include "..." below DIR matches REGEX, or names a file beside it
+check() {
+	local dir=$1 allowed=$2 bad=0 file inc
+	while IFS=: read -r file inc; do
+		inc=${inc#*\"}
+		inc=${inc%%\"*}
+		[[ $inc =~ ^($allowed)$ ]] && continue
+		[[ $inc != */* && -e $(dirname "$file")/$inc ]] && continue
+		echo "  $file includes \"$inc\""
+		bad=1
+	done < <(grep -rHE --include='*.[ch]' '^[ 	]*#[ 	]*include[ 	]*"' "$dir" 2>/dev/null)
+	report $bad "$dir/ may include only $allowed"
+}
+
+public='balun/[a-z]+\.h'
+check include "$public"
+check env "$public|env/[a-z_]+\.h|env_kernel\.h"
+check core "$public|env/env\.h|core/[a-z_]+\.h"
+check engine "$public|env/env\.h|core/[a-z_]+\.h|engine/(uffd|sim)/[a-z_]+\.h"
+check drivers "$public|env/env\.h"
+check tools "$public|tools/[a-z_]+\.h|bench/bench\.h|tests/conformance/conform\.h"
+check bench "$public|bench/[a-z_]+\.h"
+check examples "$public"
+check tests/conformance "$public|tests/conformance/[a-z_]+\.h"
+
+# an engine's own headers stay inside it
+out=$(grep -rnE --include='*.[ch]' 'include "(drivers|engine)/' . --exclude-dir=build* |
+	grep -vE '^\./(engine/uffd/[^:]*:[0-9]+:#include "engine/uffd/|engine/sim/[^:]*:[0-9]+:#include "engine/sim/|tests/(unit|sim|uffd)/)')
+[ -z "$out" ]
+report $? "drivers/ and engine/ are included from outside: $out"
+
+out=$(grep -rnw --include='*.[ch]' '__KERNEL__' core engine drivers tools bench examples 2>/dev/null |
+	grep -v '^engine/kernel/compat/')
+[ -z "$out" ]
+report $? "__KERNEL__ outside env/ and include/: $out"
+
+# core is portable: what it needs of a system comes through env
+out=$(grep -rnE --include='*.[ch]' '^#[ 	]*include[ 	]*<' core)
+[ -z "$out" ]
+report $? "core includes a system header: $out"
+out=$(grep -rnE --include='*.[ch]' '"(soft|ram|trace|inject)[":(]' core | grep -v '^[^:]*:[0-9]*: \*')
+[ -z "$out" ]
+report $? "core knows a driver's name: $out"
+
+# an engine never calls a driver, a driver never an engine
+out=$(grep -rnE --include='*.c' '(->|\.)(copy|copy_wait|map|unmap)\(' engine)
+[ -z "$out" ]
+report $? "an engine calls an op of a driver: $out"
+summary

@@ -1,0 +1,196 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-2.0-only OR MIT
+#
+# The runner behind `make check` and `make check-all`.
+# Usage: tests/run.sh [--all] [SUITE...]     a SUITE is a name or the beginning of one
+#
+# One line a suite with its time; its output only when it failed. Ends with the plain line
+# "N passed, N failed, N skipped" after the reason of every skip, and exits non-zero on failure.
+cd "$(dirname "$0")/.." || exit 1
+set -u
+export LC_ALL=C
+BUILD=${BUILD:-build}
+all=0
+prefix=
+wanted=()
+for a in "$@"; do
+	case $a in
+	--all) all=1 ;;
+	-*)
+		sed -n '4,9s/^# \{0,1\}//p' "$0"
+		exit 2
+		;;
+	*) wanted+=("$a") ;;
+	esac
+done
+logs=$(mktemp -d)
+trap 'rm -rf "$logs"' EXIT
+: >"$logs/skips"
+total_passed=0 total_failed=0 total_skipped=0
+started=$SECONDS
+
+is_wanted() { # name
+	local w
+	[ ${#wanted[@]} -eq 0 ] && return 0
+	for w in "${wanted[@]}"; do [[ $1 == "$w"* ]] && return 0; done
+	return 1
+}
+
+# counts LOG RC: sets p, f, s from what the suite says of itself
+counts() {
+	local log=$1 rc=$2 line
+	p=0 f=0 s=0
+	line=$(grep -E '^[0-9]+ passed, [0-9]+ failed, [0-9]+ skipped$' "$log" | tail -n 1)
+	if [ -n "$line" ]; then
+		read -r p _ f _ s _ <<<"$line"
+	elif grep -q '^\[  PASSED  \]' "$log"; then # cmocka
+		p=$(sed -n 's/^\[  PASSED  \] \([0-9]*\) test.*/\1/p' "$log" | awk '{ n += $1 } END { print n + 0 }')
+		f=$(sed -n 's/^\[  FAILED  \] \([0-9]*\) test.*/\1/p' "$log" | awk '{ n += $1 } END { print n + 0 }')
+		s=$(sed -n 's/^\[  SKIPPED \] \([0-9]*\) test.*/\1/p' "$log" | awk '{ n += $1 } END { print n + 0 }')
+	elif [ "$rc" -eq 77 ]; then
+		s=1
+	elif [ "$rc" -eq 0 ]; then
+		p=1
+	fi
+	[ "$rc" -ne 0 ] && [ "$rc" -ne 77 ] && [ "$f" -eq 0 ] && f=1
+}
+
+# suite NAME LIMIT_S COMMAND...
+suite() {
+	local name=$prefix$1 limit=$2 log=$logs/log rc t0 ms p f s
+	shift 2
+	is_wanted "$name" || return 0
+	t0=$(date +%s%N)
+	timeout -k 5 "$limit" "$@" >"$log" 2>&1 </dev/null
+	rc=$?
+	ms=$((($(date +%s%N) - t0) / 1000000))
+	counts "$log" $rc
+	total_passed=$((total_passed + p))
+	total_failed=$((total_failed + f))
+	total_skipped=$((total_skipped + s))
+	printf '%-30s %6d passed %3d failed %3d skipped  %4d.%d s\n' "$name" "$p" "$f" "$s" \
+		$((ms / 1000)) $((ms / 100 % 10))
+	if [ "$f" -ne 0 ]; then
+		[ $rc -eq 124 ] || [ $rc -eq 137 ] && echo "  $name: still running after $limit s"
+		[ $rc -gt 128 ] && [ $rc -ne 137 ] && echo "  $name: died of signal $((rc - 128))"
+		echo "  command: $*"
+		if [ "$(wc -l <"$log")" -le 40 ]; then
+			cat "$log"
+		else
+			grep -aE '^ *(FAIL|not ok)|^\[  FAILED|ERROR|error:' "$log" | head -n 20
+			echo ...
+			tail -n 20 "$log"
+		fi | cut -c1-400 | sed 's/^/  | /'
+	fi
+	if [ "$s" -ne 0 ]; then
+		{ grep -aE '^ *(SKIP|skip)|^\[  SKIPPED \] [a-z]' "$log" || tail -n 1 "$log"; } |
+			sed "s|^ *|$name: |" >>"$logs/skips"
+	fi
+}
+
+unit() { # pattern of names
+	local t name
+	for t in "$BUILD"/tests/unit/test_*; do
+		[ -f "$t" ] && [ -x "$t" ] || continue
+		name=${t##*/test_}
+		[[ $name =~ $1 ]] && suite "unit/$name" $((60 * slow)) "$t"
+	done
+}
+
+conform() { # engine, specs...
+	local engine=$1 spec
+	shift
+	for spec in "$@"; do
+		suite "conform/$engine/$spec" $((120 * slow)) \
+			"$BUILD/balun" conform --engine "$engine" --driver "$spec"
+	done
+}
+
+fallback() {
+	local spec
+	for spec in ram soft; do
+		suite "conform/uffd-copy/$spec" $((120 * slow)) env BALUN_UFFD_COPY=1 \
+			"$BUILD/balun" conform --engine uffd --driver "$spec"
+	done
+}
+
+functional() { # what every kind of build runs
+	unit .
+	conform uffd "${specs[@]}"
+	conform sim "${specs[@]}"
+	fallback
+	suite examples $((30 * slow)) tests/cli/examples.sh
+	suite demo $((60 * slow)) tests/cli/demo.sh
+	suite cli $((60 * slow)) tests/cli/run.sh
+	suite fuzz-replay $((60 * slow)) tests/fuzz/replay.sh
+}
+
+abi() {
+	local t
+	for t in headers symbols users layers drivers style man install; do
+		suite "abi/$t" 60 "tests/abi/$t.sh"
+	done
+}
+
+variant() { # name, meson arguments...: another build directory, quietly
+	local log=$logs/build
+	BUILD=build-$1
+	shift
+	if ! { [ -f "$BUILD/build.ninja" ] && meson setup --reconfigure "$@" "$BUILD" ||
+		meson setup "$@" "$BUILD"; } >"$log" 2>&1 || ! ninja -C "$BUILD" >>"$log" 2>&1; then
+		suite "build" 1 sh -c "grep -aE 'error|ERROR|FAILED' $log | head -n 20; exit 1"
+		return 1
+	fi
+	suite "build" 1 true
+}
+
+specs=(ram soft 'trace(soft)' 'inject(soft)')
+export BUILD slow=1
+
+abi
+functional
+suite mydriver 60 tests/cli/mydriver.sh
+suite sim/20000 200 "$BUILD/tests/sim/sim_stress" --seed 1 --count 20000
+
+if [ $all -eq 1 ]; then
+	suite module-objects 300 scripts/module-objects.sh
+	suite stress/fork 1200 tests/stress/fork.sh 10000
+	suite stress/kill9 600 tests/stress/kill9.sh
+	suite sim/mutants 1200 tests/sim/mutants.sh
+	suite sim/long 1200 "$BUILD/tests/sim/sim_stress" --seed 1000000 --count 200000
+
+	prefix=asan/ slow=8
+	export ASAN_OPTIONS=detect_leaks=1:detect_stack_use_after_return=0:abort_on_error=0
+	export UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1
+	if variant asan -Db_sanitize=address,undefined -Db_lundef=false -Ddebug_checks=true --werror; then
+		functional
+		suite sim/2000 600 "$BUILD/tests/sim/sim_stress" --seed 1 --count 2000
+	fi
+
+	prefix=tsan/
+	export TSAN_OPTIONS=die_after_fork=0:halt_on_error=1:second_deadlock_stack=1
+	if variant tsan -Db_sanitize=thread -Db_lundef=false -Ddebug_checks=true --werror; then
+		unit .
+		conform uffd "${specs[@]}"
+		conform sim "${specs[@]}"
+		suite demo 600 tests/cli/demo.sh
+	fi
+
+	prefix=clang/ slow=1
+	export CC=clang
+	if variant clang --werror; then
+		unit .
+		conform uffd soft
+	fi
+	unset CC
+fi
+
+if [ -s "$logs/skips" ]; then
+	echo
+	echo "Skipped:"
+	sed 's/^/  /' "$logs/skips"
+fi
+echo
+echo "$((SECONDS - started)) s"
+echo "$total_passed passed, $total_failed failed, $total_skipped skipped"
+[ $((total_passed + total_failed)) -gt 0 ] && [ $total_failed -eq 0 ]
