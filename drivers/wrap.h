@@ -1,0 +1,59 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR MIT */
+/*
+ * What the wrappers trace and inject share: the driver inside, callable without a test for NULL.
+ *
+ * A wrapper's table has every op and every cap; the caps of a device of it are those of the device
+ * inside, so core calls the grouped ops (alloc, unmap_begin, peer_addr) only where the inner driver
+ * has them. The three ops that stand alone (attach, gone, active) get stubs here.
+ */
+#ifndef BALUN_DRIVERS_WRAP_H
+#define BALUN_DRIVERS_WRAP_H
+
+#include "balun/driver.h"
+#include "env/env.h"
+
+#define WRAP_CAPS                                                                                  \
+	(BALUN_CAP_MMU | BALUN_CAP_HOST_MEMORY | BALUN_CAP_PEER | BALUN_CAP_ALLOC |                \
+	 BALUN_CAP_TWO_PHASE | BALUN_CAP_WRAPPER)
+
+struct wrap {
+	struct balun_driver ops; /* copy of the inner table, stubs filled in */
+	const struct balun_driver *drv;
+	void *priv;
+};
+
+static inline int wrap_no_attach(void *priv, struct balun_space *space)
+{
+	return 0;
+}
+
+static inline void wrap_no_gone(void *priv, struct balun_space *space)
+{
+}
+
+static inline int wrap_no_active(void *priv, bool on)
+{
+	return 0;
+}
+
+static inline int wrap_open(struct wrap *w, struct balun_device *dev,
+			    const struct balun_options *opt, struct balun_desc *ret_desc)
+{
+	int err = balun_inner_open(dev, opt, &w->drv, ret_desc, &w->priv);
+
+	if (err)
+		return err;
+	/* a shared object built against an older header has a shorter table */
+	memset(&w->ops, 0, sizeof(w->ops));
+	memcpy(&w->ops, w->drv, ENV_MIN(w->drv->size, sizeof(w->ops)));
+	if (!w->ops.attach)
+		w->ops.attach = wrap_no_attach;
+	if (!w->ops.gone)
+		w->ops.gone = wrap_no_gone;
+	if (!w->ops.active)
+		w->ops.active = wrap_no_active;
+	ret_desc->caps |= BALUN_CAP_WRAPPER;
+	return 0;
+}
+
+#endif
