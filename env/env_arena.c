@@ -1,0 +1,587 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
+/*
+ * Memory of env_user: an arena over mmap()ed chunks, never malloc().
+ *
+ * Sizes up to SLAB_MAX come from slabs of 64 KiB, aligned to themselves, one size class each; the
+ * header at the start of the slab names it, so a free needs no search. Larger ones are mappings of
+ * their own, with the same header at the same alignment. Objects of 64 bytes or more are aligned to
+ * 64 bytes, smaller ones to 16.
+ *
+ * Everything that is mapped here stands in a sorted table of regions, for env_owns(). One lock, a
+ * leaf, guards all of it; env_owns() reads the table without the lock (a sequence count tells).
+ *
+ * fork(): the child keeps the parent's memory readable (handles of the parent must still be refused
+ * politely there) but allocates from fresh chunks; freeing an inherited object does nothing.
+ */
+#include <pthread.h>
+#include <sched.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "env/env_priv.h"
+
+#if ENV_ASAN
+#include <sanitizer/asan_interface.h>
+#include <sanitizer/lsan_interface.h>
+#else
+#define ASAN_POISON_MEMORY_REGION(p, n)	  ((void)(p), (void)(n))
+#define ASAN_UNPOISON_MEMORY_REGION(p, n) ((void)(p), (void)(n))
+#endif
+
+#ifndef PR_SET_VMA
+#define PR_SET_VMA	     0x53564d41
+#define PR_SET_VMA_ANON_NAME 0
+#endif
+
+#define PAGE	    4096UL
+#define HUGE	    (2UL << 20)
+#define SLAB	    65536UL
+#define CHUNK	    (4UL << 20)
+#define HEADER	    64UL
+#define SLAB_MAX    21824UL /* three of them in a slab */
+#define NR_CLASSES  32
+#define IDLE_SLABS  16 /* more idle slabs than this give their pages back */
+#define MAX_REGIONS (1UL << 20)
+
+struct free_object {
+	struct free_object *next;
+};
+
+/* the first HEADER bytes of a slab or of a large object */
+struct slab {
+	struct env_list list; /* in class_list while it has room; in idle_list */
+	struct free_object *free;
+	uint32_t size;	 /* of an object; 0: a large object */
+	uint32_t fresh;	 /* offset of the first object never handed out, or SLAB */
+	uint32_t used;	 /* objects handed out */
+	uint32_t gen;	 /* fork generation that mapped it */
+	uint64_t mapped; /* large: bytes of the mapping */
+	bool dirty;	 /* memory beyond fresh may be other than zero */
+};
+_Static_assert(sizeof(struct slab) <= HEADER, "slab header");
+
+struct region {
+	uint64_t start, end;
+};
+
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+static pthread_once_t once = PTHREAD_ONCE_INIT;
+static unsigned int fork_gen;
+
+static struct env_list class_list[NR_CLASSES];
+static struct env_list idle_list;
+static unsigned int nr_idle;
+static char *chunk_next, *chunk_end; /* slabs never used */
+static size_t alloc_bytes;
+static uint64_t fail_countdown;
+
+static struct region *regions; /* MAX_REGIONS reserved, never moves */
+static size_t nr_regions;
+static uint32_t region_seq; /* odd while the table changes */
+
+/*
+ * The system calls directly: libc's functions may be hooked by the program (or by Balun) and the
+ * hook may need the lock that is held here. Sanitizers must see them.
+ */
+static void *raw_mmap(size_t len)
+{
+	int prot = PROT_READ | PROT_WRITE, flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE;
+	void *p;
+
+#if ENV_ASAN || ENV_TSAN
+	p = mmap(NULL, len, prot, flags, -1, 0);
+#else
+	p = (void *)syscall(SYS_mmap, NULL, len, prot, flags, -1, 0);
+#endif
+	return p == MAP_FAILED ? NULL : p;
+}
+
+static void raw_munmap(void *p, size_t len)
+{
+	if (!len)
+		return;
+#if ENV_ASAN || ENV_TSAN
+	munmap(p, len);
+#else
+	syscall(SYS_munmap, p, len);
+#endif
+}
+
+/* @align is a power of two, at least a page */
+static void *map_aligned(size_t len, size_t align)
+{
+	size_t slack = align - PAGE;
+	char *p, *a;
+
+	if (len > SIZE_MAX / 2)
+		return NULL;
+	p = raw_mmap(len + slack);
+	if (!p)
+		return NULL;
+	a = (char *)(((uintptr_t)p + slack) & ~(align - 1));
+	raw_munmap(p, a - p);
+	raw_munmap(a + len, p + slack - a);
+	/* a name in /proc/PID/maps; also keeps the mapping from merging with the program's */
+	prctl(PR_SET_VMA, PR_SET_VMA_ANON_NAME, a, len, "balun");
+	return a;
+}
+
+/* ---- regions ---- */
+
+/* index of the first region that ends after @addr, in a table of @n */
+static size_t region_find(uint64_t addr, size_t n)
+{
+	size_t lo = 0, hi = n;
+
+	while (lo < hi) {
+		size_t mid = (lo + hi) / 2;
+
+		if (env_load(&regions[mid].end) > addr)
+			hi = mid;
+		else
+			lo = mid + 1;
+	}
+	return lo;
+}
+
+/* Release pairs with the acquire loads of env_owns(): who sees an entry of a change sees region_seq
+ * odd or grown when it looks again. */
+static void region_set(size_t i, uint64_t start, uint64_t end)
+{
+	env_store(&regions[i].start, start);
+	env_store(&regions[i].end, end);
+}
+
+/* Entries are moved one word at a time, atomically: a reader may look meanwhile. */
+static void region_insert(size_t i, uint64_t start, uint64_t end)
+{
+	size_t j;
+
+	for (j = nr_regions; j > i; j--)
+		region_set(j, regions[j - 1].start, regions[j - 1].end);
+	region_set(i, start, end);
+	env_store(&nr_regions, nr_regions + 1);
+}
+
+static void region_delete(size_t i)
+{
+	size_t j;
+
+	for (j = i; j + 1 < nr_regions; j++)
+		region_set(j, regions[j + 1].start, regions[j + 1].end);
+	env_store(&nr_regions, nr_regions - 1);
+}
+
+static void region_begin_change(void)
+{
+	env_store_relaxed(&region_seq, region_seq + 1);
+}
+
+static void region_end_change(void)
+{
+	env_store(&region_seq, region_seq + 1);
+}
+
+static int region_add(void *p, size_t len)
+{
+	uint64_t start = (uint64_t)(uintptr_t)p, end = start + len;
+	size_t i = region_find(start, nr_regions);
+	bool left = i > 0 && regions[i - 1].end == start;
+	bool right = i < nr_regions && regions[i].start == end;
+
+	if (nr_regions == MAX_REGIONS && !left && !right)
+		return -ENOMEM;
+	region_begin_change();
+	if (left && right) {
+		region_set(i - 1, regions[i - 1].start, regions[i].end);
+		region_delete(i);
+	} else if (left) {
+		region_set(i - 1, regions[i - 1].start, end);
+	} else if (right) {
+		region_set(i, start, regions[i].end);
+	} else {
+		region_insert(i, start, end);
+	}
+	region_end_change();
+	return 0;
+}
+
+static void region_remove(void *p, size_t len)
+{
+	uint64_t start = (uint64_t)(uintptr_t)p, end = start + len;
+	size_t i = region_find(start, nr_regions);
+	struct region r = regions[i];
+
+	env_assert(i < nr_regions && r.start <= start && end <= r.end);
+	/* a hole in the middle needs one more entry: with the table full it stays owned instead */
+	if (r.start < start && end < r.end && nr_regions == MAX_REGIONS)
+		return;
+	region_begin_change();
+	if (r.start < start) {
+		region_set(i, r.start, start);
+		if (end < r.end)
+			region_insert(i + 1, end, r.end);
+	} else if (end < r.end) {
+		region_set(i, end, r.end);
+	} else {
+		region_delete(i);
+	}
+	region_end_change();
+}
+
+bool env_owns(uint64_t addr, uint64_t len)
+{
+	uint32_t seq;
+	bool owned;
+
+	if (!env_load(&regions))
+		return false;
+	do {
+		size_t n, i;
+
+		/* only an unfinished change of another thread makes this loop: it is short */
+		while ((seq = env_load(&region_seq)) & 1)
+			sched_yield();
+		n = env_load(&nr_regions);
+		i = region_find(addr, n);
+		owned = i < n && env_load(&regions[i].start) < addr + len;
+	} while (env_load_relaxed(&region_seq) != seq);
+	return owned;
+}
+
+/* ---- fork ---- */
+
+static void arena_reset(void)
+{
+	unsigned int i;
+
+	for (i = 0; i < NR_CLASSES; i++)
+		env_list_init(&class_list[i]);
+	env_list_init(&idle_list);
+	nr_idle = 0;
+	chunk_next = chunk_end = NULL;
+	alloc_bytes = 0;
+	fail_countdown = 0;
+}
+
+static void fork_prepare(void)
+{
+	pthread_mutex_lock(&lock);
+}
+
+static void fork_parent(void)
+{
+	pthread_mutex_unlock(&lock);
+}
+
+/* The table of regions stays: the memory is still mapped, and still not the program's. */
+static void fork_child(void)
+{
+	pthread_mutex_init(&lock, NULL);
+	fork_gen++;
+	arena_reset();
+}
+
+static void arena_init(void)
+{
+	struct region *r = raw_mmap(MAX_REGIONS * sizeof(*r));
+
+	arena_reset();
+	/* registered first, so run last before a fork: what other handlers allocate is in order */
+	pthread_atfork(fork_prepare, fork_parent, fork_child);
+	env_store(&regions, r);
+	if (r)
+		region_add(r, MAX_REGIONS * sizeof(*r));
+}
+
+unsigned int env_fork_gen(void)
+{
+	pthread_once(&once, arena_init);
+	return fork_gen;
+}
+
+/* ---- slabs ---- */
+
+/* Four classes for each doubling: at most a fifth is wasted. */
+static unsigned int class_of(size_t size, size_t *ret_size)
+{
+	unsigned int shift;
+	size_t step;
+
+	if (size <= 64) {
+		*ret_size = size ? (size + 15) & ~15UL : 16;
+		return *ret_size / 16 - 1;
+	}
+	if (size <= 256) {
+		*ret_size = (size + 63) & ~63UL;
+		return 4 + *ret_size / 64 - 2;
+	}
+	if (size > 16384) {
+		*ret_size = SLAB_MAX;
+		return NR_CLASSES - 1;
+	}
+	shift = 63 - __builtin_clzl(size - 1);
+	step = 1UL << (shift - 2);
+	*ret_size = (size + step - 1) & ~(step - 1);
+	return 7 + (shift - 8) * 4 + (*ret_size - (1UL << shift)) / step - 1;
+}
+
+static void *map_owned(size_t len, size_t align)
+{
+	void *p = map_aligned(len, align);
+
+	if (!p)
+		return NULL;
+	if (region_add(p, len)) {
+		raw_munmap(p, len);
+		return NULL;
+	}
+	return p;
+}
+
+/* for the arena, not for pages: those hold no pointers to malloc()ed memory of Balun */
+static void leak_root(void *p, size_t len, bool on)
+{
+#if ENV_ASAN
+	if (on)
+		__lsan_register_root_region(p, len);
+	else
+		__lsan_unregister_root_region(p, len);
+#else
+	(void)p;
+	(void)len;
+	(void)on;
+#endif
+}
+
+static struct slab *slab_get(void)
+{
+	struct slab *s;
+
+	if (!env_list_empty(&idle_list)) {
+		s = env_container_of(idle_list.next, struct slab, list);
+		env_list_del(&s->list);
+		nr_idle--;
+		return s;
+	}
+	if (chunk_next == chunk_end) {
+		chunk_next = map_owned(CHUNK, SLAB);
+		if (!chunk_next) {
+			chunk_end = NULL;
+			return NULL;
+		}
+		chunk_end = chunk_next + CHUNK;
+		leak_root(chunk_next, CHUNK, true);
+	}
+	s = (struct slab *)chunk_next;
+	chunk_next += SLAB;
+	return s;
+}
+
+static struct slab *slab_new(unsigned int class, size_t size)
+{
+	struct slab *s = slab_get();
+
+	if (!s)
+		return NULL;
+	s->free = NULL;
+	s->size = size;
+	s->fresh = HEADER;
+	s->used = 0;
+	s->gen = fork_gen;
+	env_list_add(&class_list[class], &s->list);
+	ASAN_POISON_MEMORY_REGION((char *)s + HEADER, SLAB - HEADER);
+	return s;
+}
+
+/* an idle slab is kept; beyond a few, without its pages */
+static void slab_put(struct slab *s)
+{
+	env_list_del(&s->list);
+	s->dirty = true;
+	ASAN_UNPOISON_MEMORY_REGION((char *)s + HEADER, SLAB - HEADER);
+	if (nr_idle >= IDLE_SLABS) {
+		syscall(SYS_madvise, (char *)s + PAGE, SLAB - PAGE, MADV_DONTNEED);
+		memset((char *)s + HEADER, 0, PAGE - HEADER);
+		s->dirty = false;
+	}
+	env_list_add(&idle_list, &s->list);
+	nr_idle++;
+}
+
+static void *slab_alloc(size_t size)
+{
+	size_t class_size;
+	unsigned int class = class_of(size, &class_size);
+	struct slab *s;
+	bool clean;
+	void *p;
+
+	if (env_list_empty(&class_list[class]))
+		s = slab_new(class, class_size);
+	else
+		s = env_container_of(class_list[class].next, struct slab, list);
+	if (!s)
+		return NULL;
+	if (s->free) {
+		p = s->free;
+		ASAN_UNPOISON_MEMORY_REGION(p, class_size);
+		s->free = s->free->next;
+		clean = false;
+	} else {
+		p = (char *)s + s->fresh;
+		s->fresh += class_size;
+		clean = !s->dirty;
+	}
+	s->used++;
+	if (!s->free && s->fresh + class_size > SLAB)
+		env_list_del(&s->list);
+	alloc_bytes += class_size;
+	ASAN_UNPOISON_MEMORY_REGION(p, class_size);
+	if (!clean)
+		memset(p, 0, class_size);
+	if (class_size > size)
+		ASAN_POISON_MEMORY_REGION((char *)p + size, class_size - size);
+	return p;
+}
+
+/* only ASan knows; elsewhere a double free is not seen */
+static bool object_is_free(void *p)
+{
+#if ENV_ASAN
+	return __asan_address_is_poisoned(p);
+#else
+	(void)p;
+	return false;
+#endif
+}
+
+static void slab_free(struct slab *s, void *p)
+{
+	struct free_object *o = p;
+	size_t class_size;
+	unsigned int class = class_of(s->size, &class_size);
+	bool full = !s->free && s->fresh + s->size > SLAB;
+
+	env_assert(((char *)p - (char *)s - HEADER) % s->size == 0 && s->used);
+	env_assert(!object_is_free(p));
+	ASAN_UNPOISON_MEMORY_REGION(p, sizeof(*o));
+	o->next = s->free;
+	s->free = o;
+	ASAN_POISON_MEMORY_REGION(p, s->size);
+	alloc_bytes -= s->size;
+	if (full)
+		env_list_add(&class_list[class], &s->list);
+	if (!--s->used)
+		slab_put(s);
+}
+
+static void *large_alloc(size_t size)
+{
+	size_t len = (size + HEADER + PAGE - 1) & ~(PAGE - 1);
+	struct slab *s = map_owned(len, SLAB);
+
+	if (!s)
+		return NULL;
+	leak_root(s, len, true);
+	s->mapped = len;
+	s->gen = fork_gen;
+	alloc_bytes += len;
+	ASAN_POISON_MEMORY_REGION((char *)s + HEADER + size, len - HEADER - size);
+	return (char *)s + HEADER;
+}
+
+static void large_free(struct slab *s)
+{
+	size_t len = s->mapped;
+
+	alloc_bytes -= len;
+	ASAN_UNPOISON_MEMORY_REGION(s, len);
+	leak_root(s, len, false);
+	/* not owned any more before the address can be anyone else's */
+	region_remove(s, len);
+	raw_munmap(s, len);
+}
+
+/* ---- the interface ---- */
+
+void env_fail_alloc(uint64_t nth)
+{
+	pthread_mutex_lock(&lock);
+	fail_countdown = nth;
+	pthread_mutex_unlock(&lock);
+}
+
+void *env_alloc(size_t size)
+{
+	void *p = NULL;
+
+	pthread_once(&once, arena_init);
+	if (!regions || size > SIZE_MAX / 2)
+		return NULL;
+	pthread_mutex_lock(&lock);
+	if (!fail_countdown || --fail_countdown)
+		p = size > SLAB_MAX ? large_alloc(size) : slab_alloc(ENV_MAX(size, 1));
+	pthread_mutex_unlock(&lock);
+	return p;
+}
+
+void env_free(void *p)
+{
+	struct slab *s = (struct slab *)((uintptr_t)p & ~(SLAB - 1));
+
+	if (!p)
+		return;
+	pthread_mutex_lock(&lock);
+	if (s->gen != fork_gen) {
+		/* the parent's: stays as it is */
+	} else if (!s->size) {
+		large_free(s);
+	} else {
+		slab_free(s, p);
+	}
+	pthread_mutex_unlock(&lock);
+}
+
+size_t env_alloc_bytes(void)
+{
+	size_t n;
+
+	pthread_mutex_lock(&lock);
+	n = alloc_bytes;
+	pthread_mutex_unlock(&lock);
+	return n;
+}
+
+void *env_pages_alloc(size_t bytes)
+{
+	size_t len = (bytes + PAGE - 1) & ~(PAGE - 1);
+	void *p;
+
+	pthread_once(&once, arena_init);
+	if (!regions || !len)
+		return NULL;
+	pthread_mutex_lock(&lock);
+	p = map_owned(len, len >= HUGE ? HUGE : PAGE);
+	pthread_mutex_unlock(&lock);
+	return p;
+}
+
+/*
+ * Without the lock while it unmaps: the range may be registered with userfaultfd, and then munmap()
+ * waits for the service thread, which may allocate.
+ */
+void env_pages_free(void *p, size_t bytes)
+{
+	size_t len = (bytes + PAGE - 1) & ~(PAGE - 1);
+
+	if (!p)
+		return;
+	ASAN_UNPOISON_MEMORY_REGION(p, len);
+	pthread_mutex_lock(&lock);
+	region_remove(p, len);
+	pthread_mutex_unlock(&lock);
+	raw_munmap(p, len);
+}
