@@ -23,7 +23,7 @@ check include "$public"
 check env "$public|env/[a-z_]+\.h|env_kernel\.h"
 check core "$public|env/env\.h|core/[a-z_]+\.h"
 check engine "$public|env/env\.h|core/[a-z_]+\.h|engine/(uffd|sim)/[a-z_]+\.h"
-check drivers "$public|env/env\.h"
+check drivers "$public|env/env\.h|drivers/[a-z_]+\.h"
 check tools "$public|tools/[a-z_]+\.h|bench/bench\.h|tests/conformance/conform\.h"
 check bench "$public|bench/[a-z_]+\.h"
 check examples "$public"
@@ -31,7 +31,7 @@ check tests/conformance "$public|tests/conformance/[a-z_]+\.h"
 
 # an engine's own headers stay inside it
 out=$(grep -rnE --include='*.[ch]' 'include "(drivers|engine)/' . --exclude-dir=build* |
-	grep -vE '^\./(engine/uffd/[^:]*:[0-9]+:#include "engine/uffd/|engine/sim/[^:]*:[0-9]+:#include "engine/sim/|tests/(unit|sim|uffd)/)')
+	grep -vE '^\./(drivers/[^:]*:[0-9]+:#include "drivers/|engine/uffd/[^:]*:[0-9]+:#include "engine/uffd/|engine/sim/[^:]*:[0-9]+:#include "engine/sim/|tests/(unit|sim|uffd)/)')
 [ -z "$out" ]
 report $? "drivers/ and engine/ are included from outside: $out"
 
