@@ -177,6 +177,8 @@ static int inject_open(struct balun_device *dev, const struct balun_options *opt
 	err = inject_parse(in, opt);
 	if (!err)
 		err = balun_opt_size(opt, "nomove", 0, &nomove);
+	if (!err && nomove > 1)
+		err = balun_opt_fail(opt, "nomove", "must be 0 or 1");
 	if (!err)
 		err = inject(in, INJECT_OPEN);
 	if (!err)

@@ -4,9 +4,11 @@
  *
  * "trace(ram:mem=64M)" is a ram device that writes a line for each op: arguments, result, time.
  * Calls, failures and time per op follow at close; with quiet=1 nothing but those. The lines go to
- * the log of env at its lowest level, so they are always seen.
+ * the log at the level that is always written.
  */
 #include "drivers/wrap.h"
+
+#define TRACE_LOG (-1)
 
 enum trace_op {
 	TRACE_OPEN,
@@ -122,8 +124,8 @@ static bool trace_count(struct trace *t, enum trace_op op, uint64_t ns, int err)
 
 static void trace_write(struct trace *t, enum trace_op op, const char *args, uint64_t ns, int err)
 {
-	env_log(0, "trace(%s): %s%s = %d, %llu ns", t->in.drv->name, trace_names[op], args, err,
-		(ull)ns);
+	env_log(TRACE_LOG, "trace(%s): %s%s = %d, %llu ns", t->in.drv->name, trace_names[op], args,
+		err, (ull)ns);
 }
 
 static __attribute__((format(printf, 5, 6))) int
@@ -150,7 +152,7 @@ static void trace_summary(const struct trace *t)
 		const struct trace_count *c = &t->count[i];
 
 		if (c->calls)
-			env_log(0, "trace(%s): total %s %llu calls, %llu failed, %llu ns",
+			env_log(TRACE_LOG, "trace(%s): total %s %llu calls, %llu failed, %llu ns",
 				t->in.drv->name, trace_names[i], (ull)c->calls, (ull)c->errors,
 				(ull)c->ns);
 	}
@@ -176,7 +178,7 @@ static int trace_open(struct balun_device *dev, const struct balun_options *opt,
 	err = wrap_open(&t->in, dev, opt, ret_desc);
 	if (err) {
 		/* there is no inner driver whose name trace_end() could print */
-		env_log(0, "trace: open = %d, %llu ns", err, (ull)(env_now_ns() - start));
+		env_log(TRACE_LOG, "trace: open = %d, %llu ns", err, (ull)(env_now_ns() - start));
 		balun_mem_free(t, sizeof(*t));
 		return err;
 	}

@@ -43,9 +43,7 @@ static inline int wrap_open(struct wrap *w, struct balun_device *dev,
 
 	if (err)
 		return err;
-	/* a shared object built against an older header has a shorter table */
-	memset(&w->ops, 0, sizeof(w->ops));
-	memcpy(&w->ops, w->drv, ENV_MIN(w->drv->size, sizeof(w->ops)));
+	w->ops = *w->drv;
 	if (!w->ops.attach)
 		w->ops.attach = wrap_no_attach;
 	if (!w->ops.gone)

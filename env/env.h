@@ -80,7 +80,8 @@ void env_sleep_ns(uint64_t ns); /* for injected delays and throttling only */
 /* every running thread of the process passes a full memory barrier before this returns */
 void env_membarrier(void);
 
-/* log: levels 0 error, 1 warning, 2 info, 3 debug; BALUN_LOG=level in user space (default 0) */
+/* log: levels -1 what the user asked for, always, 0 error, 1 warning, 2 info, 3 debug;
+ * BALUN_LOG=level in user space (default 0) */
 void env_log(int level, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 
 /* number of forks between the program's start and this process: handles of another one are dead */

@@ -41,7 +41,10 @@ void env_log(int level, const char *fmt, ...)
 
 	if (level > log_level_get())
 		return;
-	n = snprintf(buf, sizeof(buf), "balun: %s: ", name[ENV_MIN(ENV_MAX(level, 0), 3)]);
+	if (level < 0)
+		n = snprintf(buf, sizeof(buf), "balun: ");
+	else
+		n = snprintf(buf, sizeof(buf), "balun: %s: ", name[ENV_MIN(level, 3)]);
 	va_start(ap, fmt);
 	m = vsnprintf(buf + n, sizeof(buf) - n, fmt, ap);
 	va_end(ap);
