@@ -4,9 +4,10 @@
  */
 #include "balun/driver.h"
 
-extern const struct balun_driver driver_ram, driver_soft, driver_trace, driver_inject;
+extern const struct balun_driver balun_ram_driver, balun_soft_driver, balun_trace_driver,
+	balun_inject_driver;
 
 extern const struct balun_driver *const driver_list[];
 const struct balun_driver *const driver_list[] = {
-	&driver_ram, &driver_soft, &driver_trace, &driver_inject, NULL,
+	&balun_ram_driver, &balun_soft_driver, &balun_trace_driver, &balun_inject_driver, NULL,
 };

@@ -318,8 +318,8 @@ static const struct balun_driver *inject_inner(void *priv, void **ret_priv)
 	return in->in.drv;
 }
 
-extern const struct balun_driver driver_inject;
-const struct balun_driver driver_inject = {
+extern const struct balun_driver balun_inject_driver;
+const struct balun_driver balun_inject_driver = {
 	.size = sizeof(struct balun_driver),
 	.caps = WRAP_CAPS,
 	.name = "inject",

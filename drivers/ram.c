@@ -110,8 +110,8 @@ static int ram_copy_wait(void *priv, uint64_t cookie)
 	return 0;
 }
 
-extern const struct balun_driver driver_ram;
-const struct balun_driver driver_ram = {
+extern const struct balun_driver balun_ram_driver;
+const struct balun_driver balun_ram_driver = {
 	.size = sizeof(struct balun_driver),
 	.caps = BALUN_CAP_HOST_MEMORY,
 	.name = "ram",

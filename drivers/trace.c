@@ -340,8 +340,8 @@ static const struct balun_driver *trace_inner(void *priv, void **ret_priv)
 	return t->in.drv;
 }
 
-extern const struct balun_driver driver_trace;
-const struct balun_driver driver_trace = {
+extern const struct balun_driver balun_trace_driver;
+const struct balun_driver balun_trace_driver = {
 	.size = sizeof(struct balun_driver),
 	.caps = WRAP_CAPS,
 	.name = "trace",

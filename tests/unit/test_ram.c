@@ -9,7 +9,7 @@
 #include "core/spec.h"
 #include "env/env.h"
 
-extern const struct balun_driver driver_ram;
+extern const struct balun_driver balun_ram_driver;
 
 struct ram_dev {
 	struct balun_options *opt;
@@ -23,7 +23,7 @@ static int ram_dev_open(struct ram_dev *d, const char *spec)
 
 	memset(d, 0, sizeof(*d));
 	assert_int_equal(spec_parse(spec, &d->opt), 0);
-	err = driver_ram.open(NULL, d->opt, &d->desc, &d->priv);
+	err = balun_ram_driver.open(NULL, d->opt, &d->desc, &d->priv);
 	if (err)
 		spec_free(d->opt);
 	return err;
@@ -31,16 +31,16 @@ static int ram_dev_open(struct ram_dev *d, const char *spec)
 
 static void ram_dev_close(struct ram_dev *d)
 {
-	driver_ram.close(d->priv);
+	balun_ram_driver.close(d->priv);
 	spec_free(d->opt);
 }
 
 static int ram_dev_copy(struct ram_dev *d, const struct balun_copy *op, size_t n)
 {
 	uint64_t cookie;
-	int err = driver_ram.copy(d->priv, op, n, &cookie);
+	int err = balun_ram_driver.copy(d->priv, op, n, &cookie);
 
-	return err ? err : driver_ram.copy_wait(d->priv, cookie);
+	return err ? err : balun_ram_driver.copy_wait(d->priv, cookie);
 }
 
 static void says_where_its_memory_is(void **state)
@@ -49,7 +49,7 @@ static void says_where_its_memory_is(void **state)
 
 	assert_int_equal(ram_dev_open(&d, "ram:mem=4M"), 0);
 	assert_int_equal(d.desc.mem_bytes, 4 << 20);
-	assert_int_equal(d.desc.caps, driver_ram.caps);
+	assert_int_equal(d.desc.caps, balun_ram_driver.caps);
 	assert_int_equal((uintptr_t)d.desc.host_base % BALUN_BLOCK_SIZE, 0);
 	((char *)d.desc.host_base)[d.desc.mem_bytes - 1] = 1;
 	ram_dev_close(&d);

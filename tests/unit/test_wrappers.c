@@ -9,7 +9,7 @@
 #include "core/spec.h"
 #include "drivers/wrap.h"
 
-extern const struct balun_driver driver_trace, driver_inject;
+extern const struct balun_driver balun_trace_driver, balun_inject_driver;
 
 #define SPACE  ((struct balun_space *)0x1000)
 #define DEVICE ((struct balun_device *)0x2000)
@@ -161,7 +161,7 @@ static int outer_open(struct outer *o, const char *spec)
 	memset(o, 0, sizeof(*o));
 	memset(&fake, 0, sizeof(fake));
 	assert_int_equal(spec_parse(spec, &o->opt), 0);
-	o->drv = !strcmp(spec_name(o->opt), "trace") ? &driver_trace : &driver_inject;
+	o->drv = !strcmp(spec_name(o->opt), "trace") ? &balun_trace_driver : &balun_inject_driver;
 	err = o->drv->open(DEVICE, o->opt, &o->desc, &o->priv);
 	if (err)
 		spec_free(o->opt);
@@ -546,7 +546,7 @@ static void wrappers_nest(void **state)
 	assert_int_equal(do_copy(&o, 1), 0);
 	assert_saw("copy", 0x3000, 0x4000, 1);
 	drv = o.drv->inner(o.priv, &priv);
-	assert_ptr_equal(drv, &driver_trace);
+	assert_ptr_equal(drv, &balun_trace_driver);
 	assert_ptr_equal(drv->inner(priv, &priv), &full_driver);
 	outer_close(&o);
 }
