@@ -71,6 +71,14 @@ struct balun_device {
 
 struct core_prefetch;
 
+/* recent moves of a block (hash slot; hints only: racy relaxed accesses) */
+struct core_thrash {
+	uint64_t block, last_ns, stay_until_ns;
+	uint32_t count;
+	bool to_device;
+};
+#define CORE_THRASH_SLOTS 64
+
 struct balun_space {
 	const struct engine_ops *engine;
 	void *e;
@@ -79,12 +87,20 @@ struct balun_space {
 	struct balun_policy policy_copy;
 	struct env_mutex devices_lock;
 	struct balun_device *device[CORE_DEVICE_SLOTS]; /* by id; [0] unused */
+	/* migrations in flight: under move_lock. Counted by epoch so that one can wait for those
+	 * that began before, however many begin after */
+	struct env_mutex move_lock; /* leaf */
+	struct env_cond move_done;
+	unsigned int move_epoch;
+	uint32_t moves[2];
+	uint32_t moves_out; /* of them towards a device */
 	uint32_t paused; /* core_quiesce: no migration to a device starts */
 	struct core_stripe stripe[CORE_STRIPES];
 	struct hint_table *hints;
 	struct core_prefetch *prefetch;
 	struct env_mutex batch_lock; /* leaf */
-	struct engine_batch *batches; /* free ones */
+	struct core_work *works; /* free ones */
+	struct core_thrash thrash[CORE_THRASH_SLOTS];
 	/* fault streaks (policy.h), one per faulter: where the last answer ended. Hints only: racy
 	 * relaxed accesses */
 	uint64_t streak_next[CORE_DEVICE_SLOTS];
@@ -116,13 +132,40 @@ struct core_move {
 	enum balun_cause cause;
 	bool holes;
 	bool force; /* pins do not hold (CPU fault, teardown, quiesce) */
+	const uint64_t *demand; /* pages that were asked for; others count as prefetch. NULL: all */
+	unsigned int page;	/* in: a page of interest; */
+	uint8_t page_status;	/* out: what became of it (enum engine_status) */
 };
-int core_move_block(struct balun_space *sp, const struct core_move *mv,
+int core_move_block(struct balun_space *sp, struct core_move *mv,
 		    struct balun_counts *counts);
 int core_migrate_range(struct balun_space *sp, uint64_t va, uint64_t len, unsigned int dst,
 		       enum balun_cause cause, struct balun_counts *counts);
-struct engine_batch *core_batch_get(struct balun_space *sp);
-void core_batch_put(struct balun_space *sp, struct engine_batch *b);
+/* work area of one migration or fault: large, recycled, never on a stack */
+struct core_work {
+	struct engine_batch b;
+	struct balun_copy op[BATCH_PIECES];
+	uint16_t op_piece[BATCH_PIECES]; /* the piece an op belongs to */
+	struct engine_run run[BALUN_BLOCK_PAGES];
+	struct balun_seg seg[BALUN_BLOCK_PAGES];
+	struct balun_question question;
+	struct balun_answer answer;
+	struct core_work *next;
+};
+struct core_work *core_work_get(struct balun_space *sp); /* NULL: no memory */
+void core_work_put(struct balun_space *sp, struct core_work *w);
+void core_works_free(struct balun_space *sp);
+/* every migration in flight when this is called is over when it returns */
+void core_moves_synchronize(struct balun_space *sp);
+
+/* copy.c: do the copies of a collected batch; marks pages PAGE_FAILED where one failed */
+void core_copy_batch(struct balun_space *sp, struct core_work *w);
+
+/* thrash.c: moves to and fro of a block */
+void core_thrash_note(struct balun_space *sp, uint64_t block, bool to_device);
+unsigned int core_thrash_level(struct balun_space *sp, uint64_t block);
+
+/* fault.c */
+int core_device_fault(struct balun_device *dev, uint64_t va, uint64_t len, uint32_t access);
 
 /* evict.c */
 int core_alloc_places(struct balun_device *dev, const uint64_t *want, uint64_t keep_va,
@@ -137,11 +180,17 @@ void core_resident_forget(struct balun_device *dev);
 /* device.c */
 struct balun_device *core_device_get(struct balun_space *sp, unsigned int id); /* NULL: closing */
 void core_device_put(struct balun_device *dev);
+int core_device_open(struct balun_space *sp, const char *spec, struct balun_device **ret_dev);
 int core_drain(struct balun_device *dev);
 int core_device_end(struct balun_device *dev); /* devices_lock held */
 
+uint64_t core_device_metadata(struct balun_device *dev); /* bytes of bookkeeping */
+
+/* space.c */
+int core_space_end(struct balun_space *sp);
+
 /* registry.c */
-const struct balun_driver *core_driver_find(const char *name, size_t len);
+const struct balun_driver *core_driver_find(const char *name);
 void core_registry_init(void);
 
 /* prefetch.c */

@@ -117,9 +117,11 @@ struct engine_ops {
 	void (*leave)(void *e, void *cookie);
 	/*
 	 * Runs from @va, at most to the end of its block and @len; at most @n runs.
-	 * Returns how many, > 0. An unmapped part is a run with mapped = 0.
+	 * Returns how many, > 0. An unmapped part is a run with mapped = 0. Without @need_perm
+	 * perm may be left 0 (it can cost a system call).
 	 */
-	int (*describe)(void *e, uint64_t va, uint64_t len, struct engine_run *run, int n);
+	int (*describe)(void *e, uint64_t va, uint64_t len, bool need_perm, struct engine_run *run,
+			int n);
 	/* 0, or -errno and then nothing is taken: -ENOMEM, -EFAULT nothing mapped */
 	int (*collect)(void *e, struct engine_batch *b);
 	/* cannot fail; after it nothing of the batch is in transit, and waiters are awake */
@@ -151,13 +153,18 @@ extern const struct engine_ops *const engine_list[];
 void core_invalidate_begin(struct balun_space *sp, uint64_t va, uint64_t len,
 			   enum balun_cause cause);
 void core_invalidate_end(struct balun_space *sp, uint64_t va, uint64_t len);
-/* device memory is let go of (the pages were unmapped or dropped) */
-void core_release(struct balun_space *sp, unsigned int dev, uint64_t off, uint64_t len);
+/* device memory is let go of: the pages at @va, not in transit, were unmapped or dropped */
+void core_release(struct balun_space *sp, unsigned int dev, uint64_t va, uint64_t off,
+		  uint64_t len);
 /* pages on devices have changed their address (mremap): from is nothing now */
 void core_moved(struct balun_space *sp, uint64_t to, uint64_t len);
 /* A CPU touched away memory: bring it home (and its neighbours, by policy).
  * 0: done or no longer away; -EBUSY in transit elsewhere (its commit wakes); -EIO lost: poison */
 int core_cpu_fault(struct balun_space *sp, uint64_t va, bool write);
+/* read what a device holds of pages that stay there (for a child after a bare clone()). The engine
+ * may hold its lock. 0 or -errno */
+int core_read_device(struct balun_space *sp, unsigned int dev, uint64_t off, void *host,
+		     uint64_t len);
 /* everything home, no migrations until core_resume (fork hook). Bounded by the devices' speed. */
 int core_quiesce(struct balun_space *sp);
 void core_resume(struct balun_space *sp);

@@ -1,6 +1,6 @@
-/* SPDX-License-Identifier: GPL-2.0-only OR MIT */
-/**
- * DOC: softpt.c - the software page table: pages and the interface
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
+/*
+ * The software page table: pages and the interface
  *
  * A block is found under three levels of nodes by its index (address / 2 MiB). Its 512 pages are 32
  * units of 16. A unit's word is the place that its page 0 has or would have, modulo 2^32, so that

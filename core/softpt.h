@@ -21,7 +21,7 @@ struct softpt;
 /* a place on a device: index 1..15 and page number below 2^28 */
 #define SOFTPT_PLACE(dev, pgno) ((uint32_t)(dev) << 28 | (uint32_t)(pgno))
 #define SOFTPT_DEV(place)	((place) >> 28)
-#define SOFTPT_PGNO(place)	((place) & 0xfffffffu)
+#define SOFTPT_PGNO(place)	((place)&0xfffffffu)
 
 struct softpt *softpt_create(void); /* NULL: no memory */
 void softpt_destroy(struct softpt *pt);

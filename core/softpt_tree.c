@@ -1,6 +1,6 @@
-/* SPDX-License-Identifier: GPL-2.0-only OR MIT */
-/**
- * DOC: softpt_tree.c - the software page table: nodes, blocks and slots
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
+/*
+ * The software page table: nodes, blocks and slots
  */
 #include "core/softpt_tree.h"
 

@@ -1,0 +1,370 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
+/* Devices: opening from a spec, checking what the driver says, draining and closing. */
+#include "core/core.h"
+
+/* how often a page that a device will not give back is asked for before it counts as lost */
+#define DRAIN_TRIES 3
+
+/* a reference for the time of a fault or migration; NULL: no such device, or it is closing */
+struct balun_device *core_device_get(struct balun_space *sp, unsigned int id)
+{
+	struct balun_device *dev = NULL;
+
+	env_mutex_lock(&sp->move_lock);
+	if (id && id < CORE_DEVICE_SLOTS && sp->device[id] && !sp->device[id]->closing) {
+		dev = sp->device[id];
+		dev->users++;
+	}
+	env_mutex_unlock(&sp->move_lock);
+	return dev;
+}
+
+void core_device_put(struct balun_device *dev)
+{
+	struct balun_space *sp = dev->space;
+
+	env_mutex_lock(&sp->move_lock);
+	if (--dev->users == 0 && dev->closing)
+		env_cond_wake(&sp->move_done);
+	env_mutex_unlock(&sp->move_lock);
+}
+
+static int op_peer_addr_none(void *priv, struct balun_device *client, uint64_t off, uint64_t len,
+			     uint64_t *ret_addr)
+{
+	(void)priv, (void)client, (void)off, (void)len, (void)ret_addr;
+	return -EOPNOTSUPP;
+}
+
+static int op_attach_none(void *priv, struct balun_space *space)
+{
+	(void)priv, (void)space;
+	return 0;
+}
+
+static void op_gone_none(void *priv, struct balun_space *space)
+{
+	(void)priv, (void)space;
+}
+
+static int op_active_none(void *priv, bool on)
+{
+	(void)priv, (void)on;
+	return 0;
+}
+
+/* after this no path tests an op for NULL; groups are used by desc.caps only */
+static void fill_stubs(struct balun_driver *ops)
+{
+	if (!ops->peer_addr)
+		ops->peer_addr = op_peer_addr_none;
+	if (!ops->attach) {
+		ops->attach = op_attach_none;
+		ops->gone = op_gone_none;
+	}
+	if (!ops->active)
+		ops->active = op_active_none;
+}
+
+static int check_desc(const struct balun_driver *drv, const struct balun_desc *d)
+{
+	const char *why = NULL;
+
+	if (d->mem_bytes < BALUN_BLOCK_SIZE || d->mem_bytes % BALUN_BLOCK_SIZE)
+		why = "device memory must be a multiple of 2M, at least 2M";
+	else if (d->mem_bytes >> BALUN_PAGE_SHIFT > 1ULL << 28)
+		why = "device memory must be at most 1024G";
+	else if (d->caps & ~drv->caps && !(drv->caps & BALUN_CAP_WRAPPER))
+		why = "the device has capabilities that its driver does not declare";
+	else if (d->caps & BALUN_CAP_HOST_MEMORY &&
+		 (!d->host_base || (uintptr_t)d->host_base % BALUN_BLOCK_SIZE))
+		why = "host memory must be aligned to 2M";
+	if (why)
+		env_reason("%s: %s", drv->name, why);
+	return why ? -EINVAL : 0;
+}
+
+static struct balun_device *device_alloc(struct balun_space *sp)
+{
+	struct balun_device *dev = env_alloc(sizeof(*dev));
+	unsigned int i;
+
+	if (!dev)
+		return NULL;
+	dev->space = sp;
+	dev->fork_gen = sp->fork_gen;
+	env_mutex_init(&dev->lru_lock);
+	env_list_init(&dev->lru);
+	for (i = 0; i < CORE_RESIDENT_HASH; i++)
+		env_list_init(&dev->resident[i]);
+	return dev;
+}
+
+static void device_free(struct balun_device *dev)
+{
+	if (dev->mem)
+		devmem_destroy(dev->mem);
+	spec_free(dev->opt);
+	env_mutex_destroy(&dev->lru_lock);
+	env_free(dev);
+}
+
+/* "trace(ram)" for reports */
+static void device_name(struct balun_device *dev)
+{
+	const struct balun_options *o = dev->opt;
+	size_t n = 0, depth = 0;
+
+	for (; o && n < sizeof(dev->name) - 8; o = spec_inner(o)) {
+		n += snprintf(dev->name + n, sizeof(dev->name) - n, "%s%s", depth ? "(" : "",
+			      spec_name(o));
+		depth++;
+	}
+	for (n = ENV_MIN(n, sizeof(dev->name) - 6); depth > 1; depth--)
+		dev->name[n++] = ')';
+	dev->name[n] = 0;
+}
+
+static int driver_open(struct balun_device *dev, const struct balun_options *opt,
+		       const struct balun_driver **ret_drv, struct balun_desc *ret_desc,
+		       void **ret_priv)
+{
+	const struct balun_driver *drv = core_driver_find(spec_name(opt));
+	int err;
+
+	if (!drv) {
+		env_reason("no driver \"%s\" (balun devices lists them)", spec_name(opt));
+		return -ENODEV;
+	}
+	err = drv->open(dev, opt, ret_desc, ret_priv);
+	if (err)
+		return err;
+	err = spec_check_used(opt, drv->help);
+	if (!err)
+		err = check_desc(drv, ret_desc);
+	if (err) {
+		drv->close(*ret_priv);
+		return err;
+	}
+	*ret_drv = drv;
+	return 0;
+}
+
+int balun_inner_open(struct balun_device *dev, const struct balun_options *opt,
+		     const struct balun_driver **ret_drv, struct balun_desc *ret_desc,
+		     void **ret_priv)
+{
+	const struct balun_options *inner = spec_inner(opt);
+
+	if (!inner) {
+		env_reason("%s wraps another driver: write %s(NAME:...)", spec_name(opt),
+			   spec_name(opt));
+		return -EINVAL;
+	}
+	return driver_open(dev, inner, ret_drv, ret_desc, ret_priv);
+}
+
+static int slot_find(struct balun_space *sp)
+{
+	unsigned int i;
+
+	for (i = 1; i < CORE_DEVICE_SLOTS; i++)
+		if (!sp->device[i])
+			return i;
+	env_reason("a space has at most %d devices", BALUN_MAX_DEVICES);
+	return -ENOSPC;
+}
+
+/* memory, power, the space, the engine; then the device is there for everybody */
+static int device_start(struct balun_space *sp, struct balun_device *dev)
+{
+	int err;
+
+	if (!(dev->desc.caps & BALUN_CAP_ALLOC)) {
+		dev->mem = devmem_create(dev->desc.mem_bytes);
+		if (!dev->mem)
+			return -ENOMEM;
+	}
+	err = dev->ops.active(dev->priv, true);
+	if (err)
+		return err;
+	err = dev->ops.attach(dev->priv, sp);
+	if (err)
+		goto err_active;
+	err = sp->engine->device_attach(sp->e, dev->id, &dev->desc);
+	if (err)
+		goto err_attach;
+	env_store(&sp->device[dev->id], dev);
+	return 0;
+err_attach:
+	dev->ops.gone(dev->priv, sp);
+err_active:
+	dev->ops.active(dev->priv, false);
+	return err;
+}
+
+int core_device_open(struct balun_space *sp, const char *spec, struct balun_device **ret_dev)
+{
+	struct balun_device *dev = device_alloc(sp);
+	int err;
+
+	if (!dev)
+		return -ENOMEM;
+	err = spec_parse(spec, &dev->opt);
+	if (err)
+		goto err_free;
+	device_name(dev);
+	env_mutex_lock(&sp->devices_lock);
+	err = slot_find(sp);
+	if (err < 0)
+		goto err_unlock;
+	dev->id = err;
+	err = driver_open(dev, dev->opt, &dev->drv, &dev->desc, &dev->priv);
+	if (err)
+		goto err_unlock;
+	dev->ops = *dev->drv;
+	fill_stubs(&dev->ops);
+	err = device_start(sp, dev);
+	if (err)
+		goto err_close;
+	env_mutex_unlock(&sp->devices_lock);
+	*ret_dev = dev;
+	return 0;
+err_close:
+	dev->ops.close(dev->priv);
+err_unlock:
+	env_mutex_unlock(&sp->devices_lock);
+err_free:
+	device_free(dev);
+	return err;
+}
+
+/* the wanted pages of one block come home, whatever pins say; false: some would not */
+static bool drain_block(struct balun_device *dev, const struct engine_run *r, unsigned int tries)
+{
+	struct core_move mv = { .va = r->va & ~(BALUN_BLOCK_SIZE - 1),
+				.src = dev->id,
+				.cause = BALUN_CAUSE_TEARDOWN,
+				.force = true };
+	struct balun_counts c = { 0 };
+	unsigned int first = (r->va - mv.va) >> BALUN_PAGE_SHIFT;
+
+	env_bits_set_range(mv.want, first, r->len >> BALUN_PAGE_SHIFT);
+	if (tries) /* one by one: what can come, comes */
+		for (; first < (r->va - mv.va + r->len) >> BALUN_PAGE_SHIFT; first++) {
+			memset(mv.want, 0, sizeof(mv.want));
+			env_bit_set(mv.want, first);
+			core_move_block(dev->space, &mv, &c);
+		}
+	else
+		core_move_block(dev->space, &mv, &c);
+	return !c.failed && !c.nomem;
+}
+
+/*
+ * Everything on the device comes home. Bounded: a block is asked for DRAIN_TRIES times, then what
+ * is still there is lost: poisoned, counted and reported. New pages cannot arrive: it is closing.
+ */
+int core_drain(struct balun_device *dev)
+{
+	struct balun_space *sp = dev->space;
+	uint64_t va = 0, last = UINT64_MAX, lost = 0;
+	unsigned int tries = 0;
+	struct engine_run r;
+
+	while (sp->engine->next_away(sp->e, dev->id, va, &r)) {
+		if (r.where == ENGINE_BUSY) {
+			sp->engine->wait_idle(sp->e, r.va, CORE_DRAIN_NS);
+			continue;
+		}
+		tries = r.va == last ? tries + 1 : 0;
+		last = r.va;
+		if (tries < DRAIN_TRIES) {
+			drain_block(dev, &r, tries);
+			continue;
+		}
+		env_log(0, "%s did not give back %llu bytes at 0x%llx: lost", dev->name,
+			(unsigned long long)r.len, (unsigned long long)r.va);
+		sp->engine->poison(sp->e, r.va, r.len);
+		lost += r.len >> BALUN_PAGE_SHIFT;
+		va = r.va + r.len;
+	}
+	core_count(&sp->stats.lost_pages, lost);
+	return lost ? -EIO : 0;
+}
+
+/*
+ * After device[id] is gone under every stripe's lock no invalidation looks at it, and after every
+ * migration that began before is over none frees its memory.
+ */
+static void device_unpublish(struct balun_space *sp, struct balun_device *dev)
+{
+	unsigned int i;
+
+	for (i = 0; i < CORE_STRIPES; i++) {
+		env_mutex_lock(&sp->stripe[i].lock);
+		if (!i)
+			dev->ops.unmap(dev->priv, sp, 0, 1ULL << 47, BALUN_CAUSE_TEARDOWN);
+		env_mutex_unlock(&sp->stripe[i].lock);
+	}
+	core_moves_synchronize(sp);
+	env_store(&sp->device[dev->id], NULL);
+	for (i = 0; i < CORE_STRIPES; i++) {
+		env_mutex_lock(&sp->stripe[i].lock);
+		env_mutex_unlock(&sp->stripe[i].lock);
+	}
+}
+
+int core_device_end(struct balun_device *dev)
+{
+	struct balun_space *sp = dev->space;
+	int err;
+
+	env_assert_held(&sp->devices_lock);
+	env_mutex_lock(&sp->move_lock);
+	env_store(&dev->closing, true);
+	while (dev->users)
+		env_cond_wait(&sp->move_done, &sp->move_lock, ENV_FOREVER);
+	env_mutex_unlock(&sp->move_lock);
+
+	err = core_drain(dev);
+	device_unpublish(sp, dev);
+	sp->engine->device_detach(sp->e, dev->id);
+	hint_forget_device(sp->hints, dev->id);
+	core_resident_forget(dev);
+	dev->ops.gone(dev->priv, sp);
+	dev->ops.active(dev->priv, false);
+	dev->ops.close(dev->priv);
+	device_free(dev);
+	return err;
+}
+
+void balun_space_set_data(struct balun_space *space, struct balun_device *dev, void *p)
+{
+	(void)space; /* a device of this version serves one space */
+	dev->space_data = p;
+}
+
+void *balun_space_data(struct balun_space *space, struct balun_device *dev)
+{
+	(void)space;
+	return dev->space_data;
+}
+
+void *balun_device_priv(struct balun_device *dev, const struct balun_driver *drv)
+{
+	const struct balun_driver *d = dev->drv;
+	void *priv = dev->priv;
+
+	while (d != drv) {
+		if (!(d->caps & BALUN_CAP_WRAPPER))
+			return NULL;
+		d = d->inner(priv, &priv);
+	}
+	return priv;
+}
+
+struct balun_space *balun_device_space(struct balun_device *dev)
+{
+	return dev->space;
+}

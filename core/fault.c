@@ -1,0 +1,414 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
+/*
+ * Faults: a device's (balun_fault()) and a CPU's (core_cpu_fault()). Both ask the policy what else
+ * should come along; only a device's may be answered by "use it where it is".
+ */
+#include "core/core.h"
+
+/* how often the faulted page alone is tried again after its copy home failed */
+#define HOME_TRIES 3
+
+struct fault {
+	struct balun_space *sp;
+	struct balun_device *dev;
+	uint64_t block, deadline, seq;
+	unsigned int first, npages; /* pages of the block */
+	uint32_t access;
+	bool moved; /* a move was tried: what did not come is used in place */
+	int nruns;
+	struct core_work *w;
+};
+
+static bool fault_writes(const struct fault *f)
+{
+	return f->access == BALUN_ACCESS_WRITE || f->access == BALUN_ACCESS_ATOMIC;
+}
+
+/* runs of the whole block */
+static void describe_block(struct balun_space *sp, struct core_work *w, uint64_t block, bool perm,
+			   int *ret_n)
+{
+	uint64_t va = block, end = block + BALUN_BLOCK_SIZE;
+	int n = 0;
+
+	while (va < end && n < (int)BALUN_BLOCK_PAGES) {
+		n += sp->engine->describe(sp->e, va, end - va, perm, &w->run[n],
+					  BALUN_BLOCK_PAGES - n);
+		va = w->run[n - 1].va + w->run[n - 1].len;
+	}
+	*ret_n = n;
+}
+
+static unsigned int run_first(const struct engine_run *r, uint64_t block)
+{
+	return (r->va - block) >> BALUN_PAGE_SHIFT;
+}
+
+static bool overlaps(const struct fault *f, const struct engine_run *r)
+{
+	unsigned int a = run_first(r, f->block), n = r->len >> BALUN_PAGE_SHIFT;
+
+	return a < f->first + f->npages && f->first < a + n;
+}
+
+/* may the device do this at all? As the CPU could: the errors of hmm_range_fault() */
+static int check_access(const struct fault *f)
+{
+	int i;
+
+	for (i = 0; i < f->nruns; i++) {
+		const struct engine_run *r = &f->w->run[i];
+
+		if (!overlaps(f, r))
+			continue;
+		if (!r->mapped || !(r->perm & BALUN_PERM_READ))
+			return -EFAULT;
+		if (fault_writes(f) && !(r->perm & BALUN_PERM_WRITE))
+			return -EPERM;
+	}
+	return 0;
+}
+
+/* is a page of the faulted range in transit, on another device, or not local and movable? */
+static void look(const struct fault *f, bool *ret_busy, bool *ret_far, bool *ret_away)
+{
+	int i;
+
+	*ret_busy = *ret_far = *ret_away = false;
+	for (i = 0; i < f->nruns; i++) {
+		const struct engine_run *r = &f->w->run[i];
+
+		if (!overlaps(f, r))
+			continue;
+		if (r->where == ENGINE_BUSY)
+			*ret_busy = true;
+		else if (r->where == ENGINE_DEVICE && r->dev != f->dev->id)
+			*ret_far = *ret_away = true;
+		else if (r->where != ENGINE_DEVICE && r->movable)
+			*ret_far = true;
+	}
+}
+
+static void ask(struct balun_space *sp, struct core_work *w, int nruns, uint64_t block,
+		unsigned int dev)
+{
+	struct balun_question *q = &w->question;
+	env_bits pinned = { 0 };
+	struct hint h;
+	int i;
+
+	hint_get(sp->hints, block + ((uint64_t)q->first << BALUN_PAGE_SHIFT), &h);
+	q->size = sizeof(*q);
+	q->va = block;
+	q->device = dev;
+	q->hints = h.flags;
+	q->preferred = h.preferred;
+	if (dev && h.accessed_by >> dev & 1)
+		q->hints |= BALUN_HINT_ACCESSED_BY;
+	q->thrashing = core_thrash_level(sp, block);
+	memset(q->local, 0, sizeof(q->local));
+	memset(q->candidate, 0, sizeof(q->candidate));
+	for (i = 0; i < nruns; i++) {
+		const struct engine_run *r = &w->run[i];
+		unsigned int a = run_first(r, block), n = r->len >> BALUN_PAGE_SHIFT;
+		bool away = r->where == ENGINE_DEVICE;
+		bool local = dev ? away && r->dev == dev : r->mapped && !away;
+
+		if (local)
+			env_bits_set_range(q->local, a, n);
+		else if (dev ? r->mapped && r->movable && r->where != ENGINE_BUSY : away)
+			env_bits_set_range(q->candidate, a, n);
+	}
+	hint_pinned(sp->hints, block, pinned);
+	for (i = 0; dev && i < ENV_BITS_WORDS; i++)
+		q->candidate[i] &= ~pinned[i];
+	memset(&w->answer, 0, sizeof(w->answer));
+	sp->policy->decide(q, &w->answer);
+	for (i = 0; i < ENV_BITS_WORDS; i++)
+		w->answer.fetch[i] &= q->candidate[i];
+}
+
+/* where the next fault of a streak will be: the first page after the fault that is not here */
+static void streak_note(struct balun_space *sp, const struct core_work *w, unsigned int dev)
+{
+	const struct balun_question *q = &w->question;
+	unsigned int i = q->first;
+
+	while (i < BALUN_BLOCK_PAGES && (env_bit(w->answer.fetch, i) || env_bit(q->local, i)))
+		i++;
+	env_store_relaxed(&sp->streak_next[dev], q->va + ((uint64_t)i << BALUN_PAGE_SHIFT));
+}
+
+static uint32_t streak_of(struct balun_space *sp, unsigned int dev, uint64_t va)
+{
+	uint32_t n = env_load_relaxed(&sp->streak[dev]);
+
+	n = env_load_relaxed(&sp->streak_next[dev]) == va ? n + 1 : 0;
+	env_store_relaxed(&sp->streak[dev], n);
+	return n;
+}
+
+/* move what policy wants of the block to the faulting device */
+static int fetch(struct fault *f)
+{
+	struct balun_question *q = &f->w->question;
+	struct core_move mv = {
+		.va = f->block, .dst = f->dev->id, .cause = BALUN_CAUSE_DEVICE_FAULT, .holes = true
+	};
+	struct balun_counts c = { 0 };
+	env_bits demand = { 0 };
+	unsigned int i;
+	uint64_t va = f->block + ((uint64_t)f->first << BALUN_PAGE_SHIFT);
+
+	q->first = f->first;
+	q->npages = f->npages;
+	q->write = fault_writes(f);
+	q->streak = streak_of(f->sp, f->dev->id, va);
+	ask(f->sp, f->w, f->nruns, f->block, f->dev->id);
+	f->moved = true;
+	if (f->access != BALUN_ACCESS_ATOMIC && f->w->answer.stay)
+		return 0;
+	env_bits_set_range(demand, f->first, f->npages);
+	for (i = 0; i < ENV_BITS_WORDS; i++) {
+		demand[i] &= q->candidate[i];
+		f->w->answer.fetch[i] |= demand[i];
+	}
+	memcpy(mv.want, f->w->answer.fetch, sizeof(mv.want));
+	mv.demand = demand;
+	streak_note(f->sp, f->w, f->dev->id);
+	if (!env_bits_count(mv.want))
+		return 0;
+	core_thrash_note(f->sp, f->block, true);
+	return core_move_block(f->sp, &mv, &c);
+}
+
+/* pages on a third device come home, so that they can be used in place */
+static int fetch_home(struct fault *f)
+{
+	struct core_move mv = {
+		.va = f->block, .cause = BALUN_CAUSE_DEVICE_FAULT, .force = true, .page = f->first
+	};
+	struct balun_counts c = { 0 };
+	int err;
+
+	env_bits_set_range(mv.want, f->first, f->npages);
+	err = core_move_block(f->sp, &mv, &c);
+	if (!err && c.failed)
+		err = -EIO;
+	return err;
+}
+
+/*
+ * Segments: every run of the block that lives on the device, so that one fault maps all of it,
+ * and what is used in place only as far as it was asked for.
+ */
+static int make_segs(struct fault *f)
+{
+	uint64_t from = f->block + ((uint64_t)f->first << BALUN_PAGE_SHIFT);
+	uint64_t to = from + ((uint64_t)f->npages << BALUN_PAGE_SHIFT);
+	int i, n = 0;
+
+	for (i = 0; i < f->nruns; i++) {
+		const struct engine_run *r = &f->w->run[i];
+		struct balun_seg *s = &f->w->seg[n];
+
+		if (!(r->perm & BALUN_PERM_READ))
+			continue;
+		*s = (struct balun_seg){ .va = r->va, .len = r->len, .perm = r->perm };
+		if (r->where == ENGINE_DEVICE && r->dev == f->dev->id) {
+			s->kind = BALUN_KIND_LOCAL;
+			s->addr = r->off;
+			if (r->perm & BALUN_PERM_WRITE)
+				s->perm |= BALUN_PERM_ATOMIC;
+			n++;
+		} else if (overlaps(f, r) && r->where != ENGINE_DEVICE && r->where != ENGINE_BUSY) {
+			uint64_t a = ENV_MAX(r->va, from), b = ENV_MIN(r->va + r->len, to);
+
+			s->kind = BALUN_KIND_SYSTEM;
+			s->va = a;
+			s->len = b - a;
+			s->addr = r->addr + (a - r->va);
+			n++;
+		}
+	}
+	return n;
+}
+
+/* 1: memory changed meanwhile, look again */
+static int map_runs(struct fault *f)
+{
+	struct core_stripe *st = core_stripe(f->sp, f->block);
+	int n = make_segs(f), err = 0;
+
+	env_mutex_lock(&st->lock);
+	if (core_read_retry(st, f->seq)) {
+		core_count(&f->sp->stats.retries, 1);
+		err = 1;
+	} else if (n) {
+		err = f->dev->ops.map(f->dev->priv, f->sp, f->w->seg, n);
+		if (err) /* a part may be there: none is better than some */
+			f->dev->ops.unmap(f->dev->priv, f->sp, f->block, BALUN_BLOCK_SIZE,
+					  BALUN_CAUSE_DEVICE_FAULT);
+	}
+	env_mutex_unlock(&st->lock);
+	return err;
+}
+
+/* one look: 0 mapped, 1 look again, or -errno */
+static int fault_once(struct fault *f)
+{
+	bool busy, far, away;
+	uint64_t now = env_now_ns();
+	int err;
+
+	err = core_read_begin(f->sp, f->block, f->deadline, &f->seq);
+	if (err)
+		return err;
+	if (env_load(&f->dev->closing))
+		return -ENODEV;
+	describe_block(f->sp, f->w, f->block, true, &f->nruns);
+	err = check_access(f);
+	if (err)
+		return err;
+	look(f, &busy, &far, &away);
+	if (busy) {
+		if (now >= f->deadline ||
+		    !f->sp->engine->wait_idle(f->sp->e, f->block, f->deadline - now))
+			return -EBUSY;
+		return 1;
+	}
+	if (far && !f->moved) {
+		err = fetch(f);
+		return err ? err : 1;
+	}
+	if (away) {
+		err = fetch_home(f);
+		return err ? err : now >= f->deadline ? -EBUSY : 1;
+	}
+	if (far && f->access == BALUN_ACCESS_ATOMIC)
+		return -EBUSY; /* it could come, but did not */
+	err = map_runs(f);
+	return err == 1 && now >= f->deadline ? -EBUSY : err;
+}
+
+static int atomic_possible(const struct fault *f)
+{
+	int i;
+
+	for (i = 0; i < f->nruns; i++)
+		if (overlaps(f, &f->w->run[i]) && f->w->run[i].mapped && !f->w->run[i].movable &&
+		    f->w->run[i].where != ENGINE_DEVICE)
+			return -EOPNOTSUPP;
+	return 0;
+}
+
+static int fault_block(struct fault *f)
+{
+	int err;
+
+	f->moved = false;
+	do {
+		err = fault_once(f);
+	} while (err == 1);
+	if (!err && f->access == BALUN_ACCESS_ATOMIC)
+		err = atomic_possible(f);
+	if (!err)
+		core_resident_touch(f->dev, f->block);
+	if (!err && fault_writes(f) &&
+	    hint_device_wrote(f->sp->hints, f->block + ((uint64_t)f->first << BALUN_PAGE_SHIFT)))
+		core_count(&f->sp->stats.hints_off, 1);
+	return f->access == BALUN_ACCESS_PREFETCH && err != -ENODEV ? 0 : err;
+}
+
+int core_device_fault(struct balun_device *dev, uint64_t va, uint64_t len, uint32_t access)
+{
+	struct balun_space *sp = dev->space;
+	uint64_t t0 = env_now_ns();
+	uint64_t end = (va + len + BALUN_PAGE_SIZE - 1) & ~(BALUN_PAGE_SIZE - 1);
+	struct fault f = { .sp = sp, .dev = dev, .access = access, .deadline = t0 + CORE_FAULT_NS };
+	int err = 0;
+
+	core_count(&sp->stats.device_faults, 1);
+	f.w = core_work_get(sp);
+	if (!f.w)
+		return -ENOMEM;
+	va &= ~(BALUN_PAGE_SIZE - 1);
+	while (!err && va < end) {
+		uint64_t to;
+
+		f.block = va & ~(BALUN_BLOCK_SIZE - 1);
+		to = ENV_MIN(end, f.block + BALUN_BLOCK_SIZE);
+		f.first = (va - f.block) >> BALUN_PAGE_SHIFT;
+		f.npages = (to - va) >> BALUN_PAGE_SHIFT;
+		err = fault_block(&f);
+		va = to;
+	}
+	core_work_put(sp, f.w);
+	core_hist_add(&sp->stats.device_fault, env_now_ns() - t0);
+	return err;
+}
+
+/* the faulted page alone, after a failure in company */
+static int home_alone(struct balun_space *sp, uint64_t block, unsigned int page)
+{
+	int tries, err = -EIO;
+
+	for (tries = 0; tries < HOME_TRIES; tries++) {
+		struct core_move mv = {
+			.va = block, .cause = BALUN_CAUSE_CPU_FAULT, .force = true, .page = page
+		};
+		struct balun_counts c = { 0 };
+
+		env_bit_set(mv.want, page);
+		err = core_move_block(sp, &mv, &c);
+		if (err)
+			return err;
+		if (mv.page_status == PAGE_BUSY)
+			return -EBUSY;
+		if (mv.page_status == PAGE_NOMEM)
+			return -ENOMEM;
+		if (mv.page_status != PAGE_FAILED)
+			return 0;
+		err = -EIO;
+	}
+	return err;
+}
+
+int core_cpu_fault(struct balun_space *sp, uint64_t va, bool write)
+{
+	uint64_t t0 = env_now_ns(), block = va & ~(BALUN_BLOCK_SIZE - 1);
+	unsigned int page = (va - block) >> BALUN_PAGE_SHIFT;
+	struct core_move mv = {
+		.va = block, .cause = BALUN_CAUSE_CPU_FAULT, .force = true, .page = page
+	};
+	struct balun_counts c = { 0 };
+	env_bits demand = { 0 };
+	struct core_work *w;
+	int n, err;
+
+	core_count(&sp->stats.cpu_faults, 1);
+	w = core_work_get(sp);
+	if (!w)
+		return -ENOMEM;
+	describe_block(sp, w, block, false, &n);
+	w->question.first = page;
+	w->question.npages = 1;
+	w->question.write = write;
+	w->question.streak = streak_of(sp, 0, va & ~(BALUN_PAGE_SIZE - 1));
+	ask(sp, w, n, block, 0);
+	env_bit_set(demand, page);
+	env_bit_set(w->answer.fetch, page);
+	memcpy(mv.want, w->answer.fetch, sizeof(mv.want));
+	mv.demand = demand;
+	streak_note(sp, w, 0);
+	core_work_put(sp, w);
+
+	core_thrash_note(sp, block, false);
+	err = core_move_block(sp, &mv, &c);
+	if (!err && (mv.page_status == PAGE_FAILED || mv.page_status == PAGE_NOMEM))
+		err = home_alone(sp, block, page);
+	else if (!err && mv.page_status == PAGE_BUSY)
+		err = -EBUSY;
+	core_hist_add(&sp->stats.cpu_fault, env_now_ns() - t0);
+	return err;
+}

@@ -1,0 +1,375 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
+/*
+ * Migration: collect, copy, commit for the pages of one block, and ranges of blocks.
+ *
+ * Where each page is when something fails: before collect nothing has changed; a page whose copy
+ * failed is put back by commit where it was; a page the program dropped meanwhile is nobody's, and
+ * both its places are freed here. Device memory is got before collect and freed after commit, so
+ * a page that is counted as moved has exactly one place.
+ */
+#include "core/core.h"
+
+struct core_work *core_work_get(struct balun_space *sp)
+{
+	struct core_work *w;
+
+	env_mutex_lock(&sp->batch_lock);
+	w = sp->works;
+	if (w)
+		sp->works = w->next;
+	env_mutex_unlock(&sp->batch_lock);
+	if (!w)
+		w = env_alloc(sizeof(*w));
+	return w;
+}
+
+void core_work_put(struct balun_space *sp, struct core_work *w)
+{
+	env_mutex_lock(&sp->batch_lock);
+	w->next = sp->works;
+	sp->works = w;
+	env_mutex_unlock(&sp->batch_lock);
+}
+
+void core_works_free(struct balun_space *sp)
+{
+	while (sp->works) {
+		struct core_work *w = sp->works;
+
+		sp->works = w->next;
+		env_free(w);
+	}
+}
+
+/* a migration begins: false while the space is paused and it would lead away from home */
+static bool move_begin(struct balun_space *sp, bool out, unsigned int *ret_epoch)
+{
+	bool ok;
+
+	env_mutex_lock(&sp->move_lock);
+	ok = !(out && sp->paused);
+	if (ok) {
+		*ret_epoch = sp->move_epoch;
+		sp->moves[sp->move_epoch]++;
+		sp->moves_out += out;
+	}
+	env_mutex_unlock(&sp->move_lock);
+	return ok;
+}
+
+static void move_end(struct balun_space *sp, bool out, unsigned int epoch)
+{
+	bool wake;
+
+	env_mutex_lock(&sp->move_lock);
+	sp->moves[epoch]--;
+	sp->moves_out -= out;
+	wake = sp->paused || epoch != sp->move_epoch;
+	env_mutex_unlock(&sp->move_lock);
+	if (wake)
+		env_cond_wake(&sp->move_done);
+}
+
+void core_moves_synchronize(struct balun_space *sp)
+{
+	unsigned int old;
+
+	env_mutex_lock(&sp->move_lock);
+	/* an earlier caller may still wait for this epoch's predecessor: let it */
+	while (sp->moves[!sp->move_epoch])
+		env_cond_wait(&sp->move_done, &sp->move_lock, ENV_FOREVER);
+	old = sp->move_epoch;
+	sp->move_epoch = !old;
+	while (sp->moves[old])
+		env_cond_wait(&sp->move_done, &sp->move_lock, ENV_FOREVER);
+	env_mutex_unlock(&sp->move_lock);
+}
+
+/* pages that need a place at the destination: the others get their status now */
+static void want_filter(struct balun_space *sp, struct core_work *w, const struct core_move *mv)
+{
+	struct engine_batch *b = &w->b;
+	unsigned int first = env_bits_next(b->want, 0, true), i = first;
+
+	while (i < BALUN_BLOCK_PAGES) {
+		uint64_t va = mv->va + ((uint64_t)i << BALUN_PAGE_SHIFT);
+		int r, n = sp->engine->describe(sp->e, va, mv->va + BALUN_BLOCK_SIZE - va, false,
+						w->run, BALUN_BLOCK_PAGES);
+
+		for (r = 0; r < n; r++) {
+			const struct engine_run *run = &w->run[r];
+			unsigned int end = i + (run->len >> BALUN_PAGE_SHIFT);
+			uint8_t status = PAGE_IDLE;
+
+			if (run->where == ENGINE_DEVICE && run->dev == mv->dst)
+				status = PAGE_ALREADY;
+			else if (run->where == ENGINE_BUSY)
+				status = PAGE_BUSY;
+			else if (!run->mapped || !run->movable)
+				status = PAGE_UNMOVABLE;
+			else if (run->where == ENGINE_NONE && !mv->holes)
+				status = PAGE_EMPTY;
+			for (; i < end; i++) {
+				if (status == PAGE_IDLE || !env_bit(b->want, i))
+					continue;
+				b->status[i] = status;
+				env_bit_clear(b->want, i);
+			}
+		}
+	}
+}
+
+/* frees the places of the pages for which @moved is as given; runs of places go at once */
+static void free_places(struct engine_batch *b, struct balun_device *dev)
+{
+	unsigned int i = 0, n;
+
+	while (i < BALUN_BLOCK_PAGES) {
+		if (b->place[i] == ~0u || b->status[i] == PAGE_MOVED) {
+			i++;
+			continue;
+		}
+		for (n = 1; i + n < BALUN_BLOCK_PAGES && b->status[i + n] != PAGE_MOVED &&
+			    b->place[i + n] == b->place[i] + n;
+		     n++)
+			;
+		core_free_place(dev, b->place[i], n);
+		i += n;
+	}
+}
+
+static bool left_origin(const struct engine_batch *b, unsigned int i)
+{
+	return b->origin[i] && (b->status[i] == PAGE_MOVED || b->status[i] == PAGE_GONE);
+}
+
+static void free_origins(struct balun_space *sp, struct engine_batch *b)
+{
+	unsigned int i = 0, n;
+
+	while (i < BALUN_BLOCK_PAGES) {
+		struct balun_device *dev;
+
+		if (!left_origin(b, i)) {
+			i++;
+			continue;
+		}
+		for (n = 1; i + n < BALUN_BLOCK_PAGES && left_origin(b, i + n) &&
+			    b->origin[i + n] == b->origin[i] + n;
+		     n++)
+			;
+		dev = sp->device[b->origin[i] >> 28];
+		core_resident_sub(dev, b->va, n);
+		core_free_place(dev, b->origin[i] & 0xfffffff, n);
+		i += n;
+	}
+}
+
+static void add_counts(const struct engine_batch *b, struct balun_counts *c)
+{
+	uint64_t n[PAGE_GONE + 1] = { 0 };
+	unsigned int i;
+
+	for (i = 0; i < BALUN_BLOCK_PAGES; i++)
+		n[b->status[i]]++;
+	c->moved += n[PAGE_MOVED];
+	c->already += n[PAGE_ALREADY];
+	c->empty += n[PAGE_EMPTY] + n[PAGE_GONE];
+	c->busy += n[PAGE_BUSY];
+	c->unmovable += n[PAGE_UNMOVABLE];
+	c->nomem += n[PAGE_NOMEM];
+	c->failed += n[PAGE_FAILED];
+}
+
+/* bytes by cause: what was asked for has the move's cause, the rest came along */
+static void add_stats(struct balun_space *sp, const struct core_move *mv,
+		      const struct engine_batch *b)
+{
+	uint64_t bytes[2] = { 0, 0 }, between[2] = { 0, 0 };
+	unsigned int i;
+
+	for (i = 0; i < BALUN_BLOCK_PAGES; i++) {
+		bool ahead = mv->demand && !env_bit(mv->demand, i);
+
+		if (b->status[i] != PAGE_MOVED)
+			continue;
+		if (mv->dst && b->origin[i])
+			between[ahead] += BALUN_PAGE_SIZE;
+		else
+			bytes[ahead] += BALUN_PAGE_SIZE;
+	}
+	core_count(&(mv->dst ? sp->stats.to_device : sp->stats.to_system)[mv->cause], bytes[0]);
+	core_count(&sp->stats.device_to_device[mv->cause], between[0]);
+	if (mv->demand) {
+		core_count(&(mv->dst ? sp->stats.to_device
+				     : sp->stats.to_system)[BALUN_CAUSE_PREFETCH],
+			   bytes[1]);
+		core_count(&sp->stats.device_to_device[BALUN_CAUSE_PREFETCH], between[1]);
+	}
+	for (i = 0; i < b->npieces; i++) {
+		uint64_t len = (uint64_t)b->piece[i].npages << BALUN_PAGE_SHIFT;
+
+		if (b->piece[i].src_kind == BALUN_KIND_ZERO)
+			core_count(&sp->stats.zero_bytes, len);
+		else if (b->piece[i].moved)
+			core_count(&sp->stats.moved_bytes, len);
+	}
+}
+
+/* collect, copy, commit; places are there */
+static void move_pages(struct balun_space *sp, struct core_work *w, const struct core_move *mv)
+{
+	struct engine_batch *b = &w->b;
+	unsigned int first = env_bits_next(b->want, 0, true), last = BALUN_BLOCK_PAGES, i;
+	uint64_t va, len;
+	int err;
+
+	while (!env_bit(b->want, last - 1))
+		last--;
+	va = mv->va + ((uint64_t)first << BALUN_PAGE_SHIFT);
+	len = (uint64_t)(last - first) << BALUN_PAGE_SHIFT;
+
+	core_invalidate_begin(sp, va, len, mv->cause);
+	err = sp->engine->collect(sp->e, b);
+	if (!err) {
+		if (b->npieces)
+			core_copy_batch(sp, w);
+		sp->engine->commit(sp->e, b);
+	} else {
+		for (i = first; i < last; i++)
+			if (env_bit(b->want, i))
+				b->status[i] = err == -ENOMEM	? PAGE_NOMEM
+					       : err == -EFAULT ? PAGE_UNMOVABLE
+								: PAGE_BUSY;
+	}
+	core_invalidate_end(sp, va, len);
+}
+
+static void batch_init(struct engine_batch *b, struct balun_space *sp, const struct core_move *mv)
+{
+	b->space = sp;
+	b->va = mv->va;
+	memcpy(b->want, mv->want, sizeof(b->want));
+	b->dst = mv->dst;
+	b->src = mv->src;
+	b->cause = mv->cause;
+	b->holes = mv->holes;
+	b->npieces = 0;
+	b->engine = NULL;
+	memset(b->status, PAGE_IDLE, sizeof(b->status));
+	memset(b->origin, 0, sizeof(b->origin));
+}
+
+static unsigned int drop_pinned(struct balun_space *sp, const struct core_move *mv,
+				struct engine_batch *b)
+{
+	unsigned int before = env_bits_count(b->want), i;
+	env_bits pinned;
+
+	if (mv->force || !hint_pinned(sp->hints, mv->va, pinned))
+		return 0;
+	for (i = 0; i < ENV_BITS_WORDS; i++)
+		b->want[i] &= ~pinned[i];
+	return before - env_bits_count(b->want);
+}
+
+/* pages without a place do not take part */
+static void drop_placeless(struct engine_batch *b)
+{
+	unsigned int i;
+
+	for (i = 0; i < BALUN_BLOCK_PAGES; i++) {
+		if (env_bit(b->want, i) && b->place[i] == ~0u) {
+			b->status[i] = PAGE_NOMEM;
+			env_bit_clear(b->want, i);
+		}
+	}
+}
+
+/*
+ * Moves pages of one block. 0, also when pages stayed; -ENODEV the destination is closing; -ENOMEM.
+ * Called without locks; may sleep.
+ */
+int core_move_block(struct balun_space *sp, struct core_move *mv, struct balun_counts *counts)
+{
+	struct balun_device *dst = NULL;
+	struct core_work *w;
+	uint64_t t0 = env_now_ns();
+	unsigned int epoch, moved;
+	uint64_t moved0 = counts->moved;
+	int err = 0;
+
+	mv->page_status = PAGE_BUSY;
+	if (!move_begin(sp, mv->dst != 0, &epoch)) {
+		counts->busy += env_bits_count(mv->want);
+		return 0;
+	}
+	if (mv->dst) {
+		dst = core_device_get(sp, mv->dst);
+		if (!dst) {
+			err = -ENODEV;
+			goto err_end;
+		}
+	}
+	w = core_work_get(sp);
+	if (!w) {
+		err = -ENOMEM;
+		goto err_put_device;
+	}
+	batch_init(&w->b, sp, mv);
+	counts->pinned += drop_pinned(sp, mv, &w->b);
+	if (dst) {
+		want_filter(sp, w, mv);
+		core_alloc_places(dst, w->b.want, mv->va, w->b.place);
+		drop_placeless(&w->b);
+	}
+	if (env_bits_count(w->b.want))
+		move_pages(sp, w, mv);
+	if (dst)
+		free_places(&w->b, dst);
+	free_origins(sp, &w->b);
+	add_counts(&w->b, counts);
+	mv->page_status = w->b.status[mv->page];
+	moved = counts->moved - moved0;
+	if (moved) {
+		add_stats(sp, mv, &w->b);
+		if (dst)
+			core_resident_add(dst, mv->va, moved);
+		core_hist_add(&sp->stats.migrate, env_now_ns() - t0);
+		core_count(&sp->stats.migrate_ns, env_now_ns() - t0);
+	}
+	core_work_put(sp, w);
+err_put_device:
+	if (dst)
+		core_device_put(dst);
+err_end:
+	move_end(sp, mv->dst != 0, epoch);
+	return err;
+}
+
+int core_migrate_range(struct balun_space *sp, uint64_t va, uint64_t len, unsigned int dst,
+		       enum balun_cause cause, struct balun_counts *counts)
+{
+	uint64_t end = (va + len + BALUN_PAGE_SIZE - 1) & ~(BALUN_PAGE_SIZE - 1);
+
+	va &= ~(BALUN_PAGE_SIZE - 1);
+	while (va < end) {
+		uint64_t block = va & ~(BALUN_BLOCK_SIZE - 1);
+		uint64_t to = ENV_MIN(end, block + BALUN_BLOCK_SIZE);
+		struct core_move mv = {
+			.va = block, .dst = dst, .cause = cause, .holes = dst != 0
+		};
+		uint64_t busy = counts->busy;
+		int err;
+
+		env_bits_set_range(mv.want, (va - block) >> BALUN_PAGE_SHIFT,
+				   (to - va) >> BALUN_PAGE_SHIFT);
+		err = core_move_block(sp, &mv, counts);
+		if (err)
+			return err;
+		if (counts->busy > busy)
+			core_count(&sp->stats.busy, counts->busy - busy);
+		va = to;
+	}
+	return 0;
+}

@@ -1,0 +1,129 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
+/*
+ * The mirror: the sequence/retry protocol that keeps device page tables from outliving the CPU's.
+ *
+ * Invariant: between core_invalidate_begin() and core_invalidate_end() no device has, or gets, an
+ * entry in the range. A mapper reads the sequence, asks the engine, takes the stripe's lock and
+ * maps only if no invalidation is active and none has begun since (core_read_retry()). Both sides
+ * change or check under the same lock, so one of them always sees the other.
+ *
+ * A stripe serves many blocks: an invalidation elsewhere may cost a retry, never correctness.
+ */
+#include "core/core.h"
+
+int core_read_begin(struct balun_space *sp, uint64_t va, uint64_t deadline, uint64_t *ret_seq)
+{
+	struct core_stripe *st = core_stripe(sp, va);
+	int err = 0;
+
+	env_mutex_lock(&st->lock);
+	while (st->active) {
+		uint64_t now = env_now_ns();
+
+		if (now >= deadline) {
+			err = -EBUSY;
+			break;
+		}
+		env_cond_wait(&st->idle, &st->lock, deadline - now);
+	}
+	if (!err)
+		*ret_seq = st->seq;
+	env_mutex_unlock(&st->lock);
+	return err;
+}
+
+bool core_read_retry(struct core_stripe *st, uint64_t seq)
+{
+	env_assert_held(&st->lock);
+	return st->active || st->seq != seq;
+}
+
+/* stripe lock held: removes the entries of every device, the flushes overlapping where they can */
+void core_unmap_all(struct balun_space *sp, uint64_t va, uint64_t len, enum balun_cause cause)
+{
+	bool wait = false;
+	unsigned int i;
+
+	for (i = 1; i < CORE_DEVICE_SLOTS; i++) {
+		struct balun_device *dev = env_load(&sp->device[i]);
+
+		if (!dev)
+			continue;
+		if (dev->desc.caps & BALUN_CAP_TWO_PHASE) {
+			dev->ops.unmap_begin(dev->priv, sp, va, len, cause);
+			wait = true;
+		} else {
+			dev->ops.unmap(dev->priv, sp, va, len, cause);
+		}
+	}
+	for (i = 1; wait && i < CORE_DEVICE_SLOTS; i++) {
+		struct balun_device *dev = env_load(&sp->device[i]);
+
+		if (dev && dev->desc.caps & BALUN_CAP_TWO_PHASE)
+			dev->ops.unmap_wait(dev->priv, sp);
+	}
+}
+
+static void stripe_begin(struct balun_space *sp, struct core_stripe *st, uint64_t va, uint64_t len,
+			 enum balun_cause cause)
+{
+	env_mutex_lock(&st->lock);
+	st->active++;
+	st->seq++;
+	core_unmap_all(sp, va, len, cause);
+	env_mutex_unlock(&st->lock);
+}
+
+static void stripe_end(struct core_stripe *st)
+{
+	env_mutex_lock(&st->lock);
+	env_assert(st->active > 0);
+	if (--st->active == 0)
+		env_cond_wake(&st->idle);
+	env_mutex_unlock(&st->lock);
+}
+
+static uint64_t blocks_of(uint64_t va, uint64_t len)
+{
+	return ((va + len - 1) >> BALUN_BLOCK_SHIFT) - (va >> BALUN_BLOCK_SHIFT) + 1;
+}
+
+/*
+ * Work on a range goes stripe by stripe; each stripe gets one begin and one end however many of
+ * its blocks are in the range, so that begin and end pair up. With more blocks than stripes each
+ * stripe unmaps the whole range: under its lock only its own blocks' mappers are held off, and the
+ * others' entries are removed again under their own.
+ */
+void core_invalidate_begin(struct balun_space *sp, uint64_t va, uint64_t len,
+			   enum balun_cause cause)
+{
+	uint64_t n = blocks_of(va, len), i;
+
+	if (cause == BALUN_CAUSE_INVALIDATE)
+		core_count(&sp->stats.invalidations, 1);
+	if (n >= CORE_STRIPES) {
+		for (i = 0; i < CORE_STRIPES; i++)
+			stripe_begin(sp, &sp->stripe[i], va, len, cause);
+		return;
+	}
+	for (i = 0; i < n; i++) {
+		uint64_t base = (va & ~(BALUN_BLOCK_SIZE - 1)) + (i << BALUN_BLOCK_SHIFT);
+		uint64_t from = ENV_MAX(va, base);
+		uint64_t to = ENV_MIN(va + len, base + BALUN_BLOCK_SIZE);
+
+		stripe_begin(sp, core_stripe(sp, base), from, to - from, cause);
+	}
+}
+
+void core_invalidate_end(struct balun_space *sp, uint64_t va, uint64_t len)
+{
+	uint64_t n = blocks_of(va, len), i;
+
+	if (n >= CORE_STRIPES) {
+		for (i = 0; i < CORE_STRIPES; i++)
+			stripe_end(&sp->stripe[i]);
+		return;
+	}
+	for (i = 0; i < n; i++)
+		stripe_end(core_stripe(sp, va + (i << BALUN_BLOCK_SHIFT)));
+}

@@ -1,0 +1,158 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
+/* The drivers that are known: the visible list of drivers/drivers.c, and those registered later. */
+#include "core/core.h"
+
+#define REGISTRY_MAX 64
+
+static const struct balun_driver *registry[REGISTRY_MAX];
+static unsigned int registry_n; /* grows only: a reader that loads it sees the entries below it */
+static bool registry_busy;
+
+static void registry_lock(void)
+{
+	while (__atomic_test_and_set(&registry_busy, __ATOMIC_ACQUIRE))
+		env_yield();
+}
+
+static void registry_unlock(void)
+{
+	__atomic_clear(&registry_busy, __ATOMIC_RELEASE);
+}
+
+static bool name_ok(const char *s)
+{
+	if (!s || *s < 'a' || *s > 'z')
+		return false;
+	for (; *s; s++)
+		if (!((*s >= 'a' && *s <= 'z') || (*s >= '0' && *s <= '9') || *s == '_'))
+			return false;
+	return true;
+}
+
+struct op_rule {
+	const char *name;
+	uint64_t cap; /* 0: required */
+	bool present;
+};
+
+static int check_ops(const struct balun_driver *d)
+{
+	const struct op_rule rule[] = {
+		{ "open", 0, d->open },
+		{ "close", 0, d->close },
+		{ "map", 0, d->map },
+		{ "unmap", 0, d->unmap },
+		{ "copy", 0, d->copy },
+		{ "copy_wait", 0, d->copy_wait },
+		{ "alloc", BALUN_CAP_ALLOC, d->alloc },
+		{ "free", BALUN_CAP_ALLOC, d->free },
+		{ "unmap_begin", BALUN_CAP_TWO_PHASE, d->unmap_begin },
+		{ "unmap_wait", BALUN_CAP_TWO_PHASE, d->unmap_wait },
+		{ "peer_addr", BALUN_CAP_PEER, d->peer_addr },
+		{ "inner", BALUN_CAP_WRAPPER, d->inner },
+	};
+	unsigned int i;
+
+	for (i = 0; i < sizeof(rule) / sizeof(rule[0]); i++) {
+		bool want = !rule[i].cap || d->caps & rule[i].cap;
+
+		if (want == rule[i].present)
+			continue;
+		env_reason("driver %s: op %s is %s", d->name, rule[i].name,
+			   rule[i].present ? "there, but its capability is not declared"
+			   : rule[i].cap   ? "missing, but its capability is declared"
+					   : "required and missing");
+		return -EINVAL;
+	}
+	if (!d->attach != !d->gone) {
+		env_reason("driver %s: attach and gone come together or not at all", d->name);
+		return -EINVAL;
+	}
+	return 0;
+}
+
+static int check_driver(const struct balun_driver *d)
+{
+	if (!d || d->size != sizeof(*d)) {
+		env_reason("driver table has size %zu, this library knows %zu: rebuild the driver",
+			   d ? d->size : (size_t)0, sizeof(*d));
+		return -EINVAL;
+	}
+	if (!name_ok(d->name) || !d->help) {
+		env_reason("driver has no name of the form [a-z][a-z0-9_]*, or no help");
+		return -EINVAL;
+	}
+	return check_ops(d);
+}
+
+static const struct balun_driver *find(const char *name)
+{
+	unsigned int i, n = env_load(&registry_n);
+
+	for (i = 0; i < n; i++)
+		if (!strcmp(registry[i]->name, name))
+			return registry[i];
+	return NULL;
+}
+
+/* registry_lock held */
+static int add(const struct balun_driver *drv)
+{
+	int err = check_driver(drv);
+
+	if (err)
+		return err;
+	if (find(drv->name)) {
+		env_reason("there is a driver %s already", drv->name);
+		return -EEXIST;
+	}
+	if (registry_n == REGISTRY_MAX)
+		return -ENOMEM;
+	registry[registry_n] = drv;
+	env_store(&registry_n, registry_n + 1);
+	return 0;
+}
+
+/* The built-in list goes first. Idempotent; any entry point that needs drivers calls it. */
+void core_registry_init(void)
+{
+	unsigned int i;
+
+	if (env_load(&registry_n))
+		return;
+	registry_lock();
+	for (i = 0; !registry_n || i; i++) {
+		if (!driver_list[i])
+			break;
+		if (add(driver_list[i]))
+			env_log(0, "built-in driver refused: %s", env_reason_get());
+	}
+	registry_unlock();
+}
+
+int balun_driver_register(const struct balun_driver *drv)
+{
+	int err;
+
+	core_registry_init();
+	registry_lock();
+	err = add(drv);
+	registry_unlock();
+	return err;
+}
+
+const struct balun_driver *core_driver_find(const char *name)
+{
+	core_registry_init();
+	return find(name);
+}
+
+int balun_driver_info(unsigned int i, const char **ret_name, const char **ret_help)
+{
+	core_registry_init();
+	if (i >= env_load(&registry_n))
+		return -ENOENT;
+	*ret_name = registry[i]->name;
+	*ret_help = registry[i]->help;
+	return 0;
+}

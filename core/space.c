@@ -1,0 +1,211 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
+/* Spaces: making and ending one, and bringing everything home for a fork. */
+#include "core/core.h"
+
+static const struct balun_policy default_policy = {
+	.size = sizeof(struct balun_policy),
+	.name = "default",
+	.decide = balun_policy_default,
+};
+
+static int engine_find(const char *name, const struct engine_ops **ret_eng)
+{
+	struct balun_engine_info info = { .size = sizeof(info) };
+	unsigned int i;
+
+	for (i = 0; engine_list[i]; i++) {
+		if (name && strcmp(name, engine_list[i]->name))
+			continue;
+		engine_list[i]->probe(&info);
+		if (info.works) {
+			*ret_eng = engine_list[i];
+			return 0;
+		}
+		/* without a name the first is meant: the others are for tests, never a fallback */
+		env_reason("engine %s: %s%s%s", info.name, info.reason, info.remedy[0] ? "; " : "",
+			   info.remedy);
+		return info.how[0] ? -EPERM : -EOPNOTSUPP;
+	}
+	env_reason("no engine \"%s\" (balun doctor lists them)", name ? name : "");
+	return -EINVAL;
+}
+
+static int set_policy(struct balun_space *sp, const struct balun_policy *p)
+{
+	if (!p)
+		p = &default_policy;
+	if (p->size != sizeof(*p) || !p->decide) {
+		env_reason("policy table has size %zu, this library knows %zu", p->size,
+			   sizeof(*p));
+		return -EINVAL;
+	}
+	sp->policy_copy = *p;
+	sp->policy = &sp->policy_copy;
+	return 0;
+}
+
+static void locks_init(struct balun_space *sp)
+{
+	unsigned int i;
+
+	env_mutex_init(&sp->devices_lock);
+	env_mutex_init(&sp->move_lock);
+	env_mutex_init(&sp->batch_lock);
+	env_cond_init(&sp->move_done);
+	for (i = 0; i < CORE_STRIPES; i++) {
+		env_mutex_init(&sp->stripe[i].lock);
+		env_cond_init(&sp->stripe[i].idle);
+	}
+}
+
+static void locks_destroy(struct balun_space *sp)
+{
+	unsigned int i;
+
+	for (i = 0; i < CORE_STRIPES; i++) {
+		env_cond_destroy(&sp->stripe[i].idle);
+		env_mutex_destroy(&sp->stripe[i].lock);
+	}
+	env_cond_destroy(&sp->move_done);
+	env_mutex_destroy(&sp->batch_lock);
+	env_mutex_destroy(&sp->move_lock);
+	env_mutex_destroy(&sp->devices_lock);
+}
+
+int balun_space_create(const struct balun_space_opts *opts, struct balun_space **ret_space)
+{
+	const struct engine_ops *eng;
+	struct balun_space *sp;
+	int err;
+
+	if (!ret_space || (opts && opts->size != sizeof(*opts))) {
+		env_reason("options have size %zu, this library knows %zu",
+			   opts ? opts->size : (size_t)0, sizeof(*opts));
+		return -EINVAL;
+	}
+	err = engine_find(opts ? opts->engine : NULL, &eng);
+	if (err)
+		return err;
+	sp = env_alloc(sizeof(*sp));
+	if (!sp)
+		return -ENOMEM;
+	locks_init(sp);
+	sp->engine = eng;
+	sp->fork_gen = env_fork_gen();
+	err = set_policy(sp, opts ? opts->policy : NULL);
+	if (err)
+		goto err_free;
+	err = -ENOMEM;
+	sp->hints = hint_create();
+	if (!sp->hints)
+		goto err_free;
+	err = core_prefetch_create(sp);
+	if (err)
+		goto err_hints;
+	err = eng->attach(sp, &sp->e);
+	if (err)
+		goto err_prefetch;
+	*ret_space = sp;
+	return 0;
+err_prefetch:
+	core_prefetch_destroy(sp);
+err_hints:
+	hint_destroy(sp->hints);
+err_free:
+	locks_destroy(sp);
+	env_free(sp);
+	return err;
+}
+
+int core_space_end(struct balun_space *sp)
+{
+	int err = 0, i;
+
+	core_prefetch_destroy(sp);
+	env_mutex_lock(&sp->devices_lock);
+	for (i = 1; i < (int)CORE_DEVICE_SLOTS; i++)
+		if (sp->device[i] && core_device_end(sp->device[i]))
+			err = -EIO;
+	env_mutex_unlock(&sp->devices_lock);
+	core_moves_synchronize(sp);
+	sp->engine->detach(sp->e);
+	core_works_free(sp);
+	hint_destroy(sp->hints);
+	locks_destroy(sp);
+	env_free(sp);
+	return err;
+}
+
+void core_moved(struct balun_space *sp, uint64_t to, uint64_t len)
+{
+	uint64_t va = to;
+	unsigned int dev;
+
+	/* the blocks at the new address become the most recently used of their devices: that is
+	 * true enough, and each device finds out itself which of them it has */
+	for (; va < to + len; va = (va & ~(BALUN_BLOCK_SIZE - 1)) + BALUN_BLOCK_SIZE) {
+		for (dev = 1; dev < CORE_DEVICE_SLOTS; dev++) {
+			struct balun_device *d = env_load(&sp->device[dev]);
+			struct engine_run r;
+
+			if (d && sp->engine->next_away(sp->e, dev, va, &r) && r.va < to + len &&
+			    r.va < (va & ~(BALUN_BLOCK_SIZE - 1)) + BALUN_BLOCK_SIZE)
+				core_resident_add(d, va, r.len >> BALUN_PAGE_SHIFT);
+		}
+	}
+}
+
+/* one page that will not come home in three tries is lost: see core_drain() */
+static bool quiesce_run(struct balun_space *sp, const struct engine_run *r, unsigned int tries)
+{
+	struct core_move mv = { .va = r->va & ~(BALUN_BLOCK_SIZE - 1),
+				.cause = BALUN_CAUSE_INVALIDATE,
+				.force = true };
+	struct balun_counts c = { 0 };
+
+	if (tries == 3) {
+		sp->engine->poison(sp->e, r->va, r->len);
+		core_count(&sp->stats.lost_pages, r->len >> BALUN_PAGE_SHIFT);
+		return false;
+	}
+	env_bits_set_range(mv.want, (r->va - mv.va) >> BALUN_PAGE_SHIFT,
+			   r->len >> BALUN_PAGE_SHIFT);
+	core_move_block(sp, &mv, &c);
+	return true;
+}
+
+int core_quiesce(struct balun_space *sp)
+{
+	uint64_t va = 0, last = UINT64_MAX;
+	unsigned int tries = 0;
+	struct engine_run r;
+	int err = 0;
+
+	env_mutex_lock(&sp->move_lock);
+	sp->paused++;
+	while (sp->moves_out) /* bounded by the devices' copies */
+		env_cond_wait(&sp->move_done, &sp->move_lock, ENV_FOREVER);
+	env_mutex_unlock(&sp->move_lock);
+
+	while (sp->engine->next_away(sp->e, 0, va, &r)) {
+		if (r.where == ENGINE_BUSY) {
+			sp->engine->wait_idle(sp->e, r.va, CORE_DRAIN_NS);
+			continue;
+		}
+		tries = r.va == last ? tries + 1 : 0;
+		last = r.va;
+		if (!quiesce_run(sp, &r, tries)) {
+			err = -EIO;
+			va = r.va + r.len;
+		}
+	}
+	return err;
+}
+
+void core_resume(struct balun_space *sp)
+{
+	env_mutex_lock(&sp->move_lock);
+	env_assert(sp->paused > 0);
+	sp->paused--;
+	env_mutex_unlock(&sp->move_lock);
+}
