@@ -1,0 +1,202 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
+/**
+ * DOC: cmd_devices.c - `balun devices`: which drivers there are, and what a spec gives
+ */
+#include "tool.h"
+#include "balun/driver.h"
+
+#include <getopt.h>
+#include <inttypes.h>
+#include <string.h>
+
+#define CMD "devices"
+
+static const char help[] =
+	"balun devices - the drivers, their options, and what a device SPEC would give\n"
+	"\n"
+	"Usage: balun devices [--json] [--so PATH] [SPEC]\n"
+	"\n"
+	"Without SPEC: every driver, with a line for each option: KEY=DEFAULT and what it does.\n"
+	"With SPEC: opens that device in a simulated process (no privileges needed, nothing of "
+	"this\n"
+	"process moves) and prints what it is.\n"
+	"\n"
+	"A SPEC is NAME[(SPEC)][:KEY=VALUE[,KEY=VALUE...]], as in \"soft:mem=256M,workers=2\" or\n"
+	"\"trace(ram:mem=64M)\". Sizes take K, M, G (powers of 1024), times ns, us, ms, s.\n"
+	"\n"
+	"  --json      machine-readable\n"
+	"  --so PATH   load a driver from a shared object first (see docs/driver-guide.md)\n"
+	"  --help      this\n"
+	"\n"
+	"Exit codes: 0 done; 1 failed; 2 bad command line, bad SPEC or bad PATH.\n";
+
+static const struct {
+	uint64_t bit;
+	const char *name, *what;
+} caps[] = {
+	{ BALUN_CAP_MMU, "mmu", "has page tables" },
+	{ BALUN_CAP_HOST_MEMORY, "host-memory", "its memory is host pages: moved, not copied" },
+	{ BALUN_CAP_PEER, "peer", "other devices can copy to and from it directly" },
+	{ BALUN_CAP_ALLOC, "alloc", "manages its memory itself" },
+	{ BALUN_CAP_TWO_PHASE, "two-phase", "flushes overlap with those of other devices" },
+	{ BALUN_CAP_WRAPPER, "wrapper", "wraps another driver" },
+};
+#define NR_CAPS (sizeof(caps) / sizeof(caps[0]))
+
+static void print_help_lines(const char *text)
+{
+	size_t n;
+
+	for (; *text; text += n + (text[n] == '\n')) {
+		n = strcspn(text, "\n");
+		printf("    %.*s\n", (int)n, text);
+	}
+}
+
+static int list_text(void)
+{
+	const char *name, *text;
+	unsigned int i;
+
+	for (i = 0; !balun_driver_info(i, &name, &text); i++) {
+		printf("%s%s\n", i ? "\n" : "", name);
+		print_help_lines(text);
+	}
+	return EXIT_OK;
+}
+
+/* one option of a driver's help: "KEY=DEFAULT  what it does" */
+static void json_option(const char *line, size_t n)
+{
+	char key[64] = "", dflt[64] = "", what[256] = "", copy[400];
+	size_t k, d;
+
+	snprintf(copy, sizeof(copy), "%.*s", (int)n, line);
+	k = strcspn(copy, "= ");
+	snprintf(key, sizeof(key), "%.*s", (int)k, copy);
+	d = strcspn(copy + k, " ");
+	if (d)
+		snprintf(dflt, sizeof(dflt), "%.*s", (int)d - 1, copy + k + 1);
+	snprintf(what, sizeof(what), "%.255s", copy + k + d + strspn(copy + k + d, " "));
+	printf("{\"key\": ");
+	tool_json(stdout, key);
+	printf(", \"default\": ");
+	tool_json(stdout, dflt);
+	printf(", \"help\": ");
+	tool_json(stdout, what);
+	printf("}");
+}
+
+static int list_json(void)
+{
+	const char *name, *text, *at;
+	unsigned int i;
+	size_t n;
+
+	printf("{\"drivers\": [");
+	for (i = 0; !balun_driver_info(i, &name, &text); i++) {
+		printf("%s\n  {\"name\": ", i ? "," : "");
+		tool_json(stdout, name);
+		printf(", \"options\": [");
+		for (at = text; *at; at += n + (at[n] == '\n')) {
+			n = strcspn(at, "\n");
+			printf("%s", at == text ? "" : ", ");
+			json_option(at, n);
+		}
+		printf("]}");
+	}
+	printf("\n]}\n");
+	return EXIT_OK;
+}
+
+static void show_text(const char *spec, const struct balun_device_info *info)
+{
+	unsigned int i;
+
+	printf("%s\n", spec);
+	printf("  driver  %s\n", info->name);
+	printf("  memory  %s\n", tool_size(info->mem_total).s);
+	for (i = 0; i < NR_CAPS; i++)
+		if (info->caps & caps[i].bit)
+			printf("  %-12s %s\n", caps[i].name, caps[i].what);
+}
+
+static void show_json(const char *spec, const struct balun_device_info *info)
+{
+	const char *sep = "";
+	unsigned int i;
+
+	printf("{\"spec\": ");
+	tool_json(stdout, spec);
+	printf(", \"name\": ");
+	tool_json(stdout, info->name);
+	printf(", \"mem_total\": %" PRIu64 ", \"caps\": [", info->mem_total);
+	for (i = 0; i < NR_CAPS; i++) {
+		if (!(info->caps & caps[i].bit))
+			continue;
+		printf("%s\"%s\"", sep, caps[i].name);
+		sep = ", ";
+	}
+	printf("]}\n");
+}
+
+static int show(const char *spec, bool json)
+{
+	struct balun_space_opts opts = { .size = sizeof(opts), .engine = "sim" };
+	struct balun_device_info info = { .size = sizeof(info) };
+	struct balun_space *space;
+	struct balun_device *dev;
+	int ret;
+
+	ret = balun_space_create(&opts, &space);
+	if (ret) {
+		tool_error(CMD, "%s", balun_reason());
+		return EXIT_DIFFERS;
+	}
+	ret = balun_device_open(space, spec, &dev);
+	if (!ret)
+		ret = balun_device_info(dev, &info);
+	if (ret)
+		tool_error(CMD, "%s: %s", spec, balun_reason());
+	else
+		(json ? show_json : show_text)(spec, &info);
+	balun_space_destroy(space);
+	return tool_exit_code(ret);
+}
+
+int cmd_devices(int argc, char **argv)
+{
+	static const struct option longopts[] = {
+		{ "json", no_argument, NULL, 'j' },
+		{ "so", required_argument, NULL, 's' },
+		{ "help", no_argument, NULL, 'h' },
+		{ 0 },
+	};
+	bool json = false;
+	int c;
+
+	while ((c = getopt_long(argc, argv, ":jh", longopts, NULL)) != -1) {
+		switch (c) {
+		case 'j':
+			json = true;
+			break;
+		case 's':
+			if (!balun_driver_load(optarg))
+				break;
+			tool_error(CMD, "%s: %s", optarg, balun_reason());
+			return EXIT_USAGE;
+		case 'h':
+			fputs(help, stdout);
+			return EXIT_OK;
+		default:
+			return tool_bad_option(CMD, argc, argv, c);
+		}
+	}
+	if (argc - optind > 1) {
+		tool_error(CMD, "one SPEC at most; \"%s\" is a second", argv[optind + 1]);
+		return EXIT_USAGE;
+	}
+	if (optind < argc)
+		return show(argv[optind], json);
+	return json ? list_json() : list_text();
+}
