@@ -41,7 +41,12 @@ void softpt_run(const struct softpt *pt, uint64_t va, uint64_t len, struct softp
 bool softpt_next_away(const struct softpt *pt, uint64_t va, uint64_t end, struct softpt_run *ret);
 bool softpt_next_busy(const struct softpt *pt, uint64_t va, uint64_t end, struct softpt_run *ret);
 
-/* make room so that softpt_set_away of any pages of the block of @va cannot fail: allocates */
+/*
+ * make room so that softpt_set_away of any pages of the block of @va cannot fail: allocates.
+ * Without @fragmented only for pages none of whose 64 KiB unit is away elsewhere. Holds until no
+ * page of the block is busy any more (and still for a softpt_set_away right after); set some busy
+ * before the lock is let go.
+ */
 int softpt_reserve(struct softpt *pt, uint64_t va, bool fragmented);
 /* pages become away, at consecutive places from @place. 0 or -ENOMEM (nothing changed) */
 int softpt_set_away(struct softpt *pt, uint64_t va, uint64_t len, uint32_t place);

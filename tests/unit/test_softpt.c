@@ -12,13 +12,13 @@
 #include "core/softpt.h"
 #include "tests/unit/rand.h"
 
-#define PAGES 4096u /* 8 blocks and a bit of room around them */
+#define PAGES 16384u /* 32 blocks: more than stay in place when they are empty */
 #define PAGE  4096ULL
 
 static uint32_t ref_place[PAGES];
 static bool ref_busy[PAGES];
 /* ends in the last leaf of its middle node, so that the window spans nodes of two levels */
-static const uint64_t base = (1ULL << 39) - 4 * (2ULL << 20);
+static const uint64_t base = (1ULL << 39) - 16 * (2ULL << 20);
 
 static uint64_t va_of(unsigned int page)
 {
@@ -164,7 +164,7 @@ static void test_random(void **state)
 		env_fail_alloc(rand_below(4) ? 0 : 1 + rand_below(4));
 		random_step(pt);
 		env_fail_alloc(0);
-		if (i % 64 == 0)
+		if (i % 200 == 0)
 			check_all(pt);
 	}
 	check_all(pt);
@@ -211,6 +211,71 @@ static void test_reserve(void **state)
 	softpt_destroy(pt);
 }
 
+/* the state that test_nomem wants to see again after a failure */
+static void nomem_setup(struct softpt *pt)
+{
+	unsigned int i;
+
+	forget_reference();
+	for (i = 0; i < 63 * 16; i += 16) {
+		assert_int_equal(softpt_set_away(pt, va_of(i), 2 * PAGE, SOFTPT_PLACE(1, i)), 0);
+		assert_int_equal(softpt_set_away(pt, va_of(i + 1), PAGE, SOFTPT_PLACE(1, 9)), 0);
+		ref_place[i] = SOFTPT_PLACE(1, i);
+		ref_place[i + 1] = SOFTPT_PLACE(1, 9);
+	}
+	assert_int_equal(softpt_set_away(pt, va_of(i), 2 * PAGE, SOFTPT_PLACE(1, i)), 0);
+	assert_int_equal(softpt_set_busy(pt, va_of(i), PAGE), 0);
+	ref_place[i] = SOFTPT_PLACE(1, i);
+	ref_place[i + 1] = SOFTPT_PLACE(1, i + 1);
+	ref_busy[i] = true;
+}
+
+/* calls that need memory; page 1008 on has nothing but two pages in natural order */
+static int nomem_call(struct softpt *pt, unsigned int op)
+{
+	switch (op) {
+	case 0:
+		return softpt_set_away(pt, va_of(1008 + 1), 3000 * PAGE, SOFTPT_PLACE(2, 0));
+	case 1:
+		return softpt_set_busy(pt, va_of(1000), 3000 * PAGE);
+	case 2:
+		return softpt_remap(pt, va_of(0), va_of(2048 + 5), 1000 * PAGE);
+	case 3:
+		return softpt_reserve(pt, va_of(2048), true);
+	default:
+		return softpt_set_away(pt, 1ULL << 46, PAGE, SOFTPT_PLACE(2, 0));
+	}
+}
+
+/* every call that fails for memory leaves everything as it was, whichever allocation fails */
+static void test_nomem(void **state)
+{
+	unsigned int op, nth, failed = 0;
+	struct softpt *pt;
+	int err;
+
+	(void)state;
+	env_fail_alloc(1);
+	assert_null(softpt_create());
+	for (op = 0; op < 5; op++) {
+		for (nth = 1, err = -1; err; nth++) {
+			pt = softpt_create();
+			nomem_setup(pt);
+			env_fail_alloc(nth);
+			err = nomem_call(pt, op);
+			env_fail_alloc(0);
+			failed += err != 0;
+			if (err) {
+				assert_int_equal(err, -ENOMEM);
+				check_all(pt);
+			}
+			assert_int_equal(nomem_call(pt, op), 0);
+			softpt_destroy(pt);
+		}
+	}
+	assert_true(failed > 12);
+}
+
 static void test_size(void **state)
 {
 	struct softpt *pt = softpt_create();
@@ -222,11 +287,11 @@ static void test_size(void **state)
 	assert_true((softpt_bytes(pt) - empty) * 10 < pages * 7);
 	softpt_clear_away(pt, 1ULL << 40, pages * PAGE);
 	/* all fragmented: 4 bytes more per page; and all of it is given back */
-	for (i = 0; i < 1 << 14; i++)
+	for (i = 0; i < 1 << 17; i++)
 		assert_int_equal(softpt_set_away(pt, (1ULL << 41) + i * PAGE, PAGE,
 						 SOFTPT_PLACE(1, (i * 7919) % 100000)),
 				 0);
-	assert_true(softpt_bytes(pt) - empty < (1 << 14) * 5 + 65536);
+	assert_true(softpt_bytes(pt) - empty < (1 << 17) * 5 + 65536);
 	softpt_clear_away(pt, 0, 1ULL << 47);
 	assert_true(softpt_bytes(pt) - empty < 65536);
 	softpt_destroy(pt);
@@ -289,7 +354,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_random), cmocka_unit_test(test_reserve),
 		cmocka_unit_test(test_size),   cmocka_unit_test(test_churn),
-		cmocka_unit_test(test_edges),
+		cmocka_unit_test(test_edges),  cmocka_unit_test(test_nomem),
 	};
 
 	rand_start();
