@@ -30,5 +30,8 @@
 /* the text of balun_reason() of the running (virtual) thread */
 #define ENV_REASON_BYTES 512
 char *env_reason_buf(void);
+/* what follows after an assertion has failed */
+void env_died(const char *text) __attribute__((noreturn));
+void env_log_write(const char *buf, size_t len);
 
 #endif

@@ -24,7 +24,7 @@ static int log_level_get(void)
 	return level;
 }
 
-static void log_write(const char *buf, size_t len)
+void env_log_write(const char *buf, size_t len)
 {
 	/* nothing sensible can be done when standard error is gone */
 	ssize_t n = write(STDERR_FILENO, buf, len);
@@ -51,7 +51,7 @@ void env_log(int level, const char *fmt, ...)
 	n = ENV_MIN(n + ENV_MAX(m, 0), (int)sizeof(buf) - 2);
 	if (buf[n - 1] != '\n')
 		buf[n++] = '\n';
-	log_write(buf, n);
+	env_log_write(buf, n);
 }
 
 void env_reason(const char *fmt, ...)
@@ -73,9 +73,7 @@ const char *env_reason_get(void)
 void env_die(const char *what, const char *file, int line)
 {
 	char buf[512];
-	int n = snprintf(buf, sizeof(buf), "balun: %s:%d: assertion failed: %s\n", file, line,
-			 what);
 
-	log_write(buf, ENV_MIN(n, (int)sizeof(buf) - 1));
-	abort();
+	snprintf(buf, sizeof(buf), "balun: %s:%d: assertion failed: %s\n", file, line, what);
+	env_died(buf);
 }

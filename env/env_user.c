@@ -13,6 +13,7 @@
 #include <pthread.h>
 #include <sched.h>
 #include <signal.h>
+#include <stdlib.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
 #include <time.h>
@@ -32,6 +33,12 @@ static __thread char reason[ENV_REASON_BYTES] __attribute__((tls_model("initial-
 char *env_reason_buf(void)
 {
 	return reason;
+}
+
+void env_died(const char *text)
+{
+	env_log_write(text, strlen(text));
+	abort();
 }
 
 /* ---- mutexes and conditions ---- */
