@@ -11,8 +11,9 @@
 
 extern const struct balun_driver balun_trace_driver, balun_inject_driver;
 
-#define SPACE  ((struct balun_space *)0x1000)
-#define DEVICE ((struct balun_device *)0x2000)
+#define SPACE	  ((struct balun_space *)0x1000)
+#define DEVICE	  ((struct balun_device *)0x2000)
+#define HOST_BASE ((void *)(uintptr_t)BALUN_BLOCK_SIZE)
 
 /* what the driver inside saw last, and how often */
 static struct {
@@ -37,7 +38,7 @@ static int fake_open(struct balun_device *dev, const struct balun_options *opt,
 {
 	assert_ptr_equal(dev, DEVICE);
 	ret_desc->mem_bytes = BALUN_BLOCK_SIZE;
-	ret_desc->host_base = &fake;
+	ret_desc->host_base = HOST_BASE;
 	ret_desc->caps = BALUN_CAP_MMU | BALUN_CAP_HOST_MEMORY;
 	*ret_priv = &fake;
 	fake.opens++;
@@ -289,7 +290,7 @@ static void trace_passes_all_ops(void **state)
 	assert_int_equal(outer_open(&o, "trace(fakefull)"), 0);
 	assert_int_equal(o.desc.caps, BALUN_CAP_MMU | BALUN_CAP_HOST_MEMORY | BALUN_CAP_WRAPPER);
 	assert_int_equal(o.desc.mem_bytes, BALUN_BLOCK_SIZE);
-	assert_ptr_equal(o.desc.host_base, &fake);
+	assert_ptr_equal(o.desc.host_base, HOST_BASE);
 	all_ops(&o, 0);
 	outer_close(&o);
 	assert_int_equal(outer_open(&o, "trace(fakefull):quiet=1"), 0);
@@ -378,7 +379,7 @@ static void inject_passes_all_ops(void **state)
 
 	assert_int_equal(outer_open(&o, "inject(fakefull)"), 0);
 	assert_int_equal(o.desc.caps, BALUN_CAP_MMU | BALUN_CAP_HOST_MEMORY | BALUN_CAP_WRAPPER);
-	assert_ptr_equal(o.desc.host_base, &fake);
+	assert_ptr_equal(o.desc.host_base, HOST_BASE);
 	all_ops(&o, 0);
 	outer_close(&o);
 	assert_int_equal(outer_open(&o, "inject(fakefull)"), 0);
