@@ -21,7 +21,7 @@ for dir in include core env drivers; do
 	mkdir -p $out/$dir
 	cp -ru $dir/. $out/$dir/
 done
-cp -u Kbuild $out/
+cp -u Kbuild VERSION $out/
 make -s -C "$KDIR" M="$PWD/$out" W=e balun.o
 n=$(nm -A --defined-only $out/balun.o | grep -c ' [Tt] ')
 undefined=$(nm -u $out/balun.o | awk '{ print $2 }' | grep -E '^(balun|core|env|softpt|devmem|hint|spec)_' || true)

@@ -97,9 +97,28 @@ unit() { # pattern of names
 	done
 }
 
+skip_suite() { # name, reason
+	is_wanted "$prefix$1" || return 0
+	total_skipped=$((total_skipped + 1))
+	printf '%-30s skipped\n' "$prefix$1"
+	echo "$prefix$1: $2" >>"$logs/skips"
+}
+
+# whether this machine lets a process use userfaultfd; sets $refusal
+uffd_works() {
+	refusal=$("$BUILD/balun" doctor 2>&1)
+	[ $? -ne 3 ] && return 0
+	refusal='userfaultfd may not be used here (balun doctor has the remedy)'
+	return 1
+}
+
 conform() { # engine, specs...
 	local engine=$1 spec
 	shift
+	if [ "$engine" = uffd ] && ! uffd_works; then
+		skip_suite "conform/uffd" "$refusal"
+		return
+	fi
 	for spec in "$@"; do
 		suite "conform/$engine/$spec" $((120 * slow)) \
 			"$BUILD/balun" conform --engine "$engine" --driver "$spec"
@@ -108,6 +127,10 @@ conform() { # engine, specs...
 
 fallback() {
 	local spec
+	if ! uffd_works; then
+		skip_suite "conform/uffd-copy" "$refusal"
+		return
+	fi
 	for spec in ram soft; do
 		suite "conform/uffd-copy/$spec" $((120 * slow)) env BALUN_UFFD_COPY=1 \
 			"$BUILD/balun" conform --engine uffd --driver "$spec"
