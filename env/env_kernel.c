@@ -1,0 +1,160 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
+/* env.h over kernel primitives: what is too long for env_kernel.h */
+#include <linux/completion.h>
+#include <linux/delay.h>
+#include <linux/jiffies.h>
+#include <linux/kthread.h>
+#include <linux/log2.h>
+#include <linux/mm.h>
+#include <linux/printk.h>
+#include <linux/sched/task.h>
+#include <linux/slab.h>
+#include <linux/vmalloc.h>
+
+#include "env/env.h"
+
+/* in front of every object; keeps the object aligned to 64 bytes */
+struct header {
+	size_t size;
+} __aligned(64);
+
+static atomic_long_t alloc_bytes = ATOMIC_LONG_INIT(0);
+static atomic64_t fail_countdown = ATOMIC64_INIT(0);
+
+static bool fails(void)
+{
+	return atomic64_read(&fail_countdown) && !atomic64_dec_return(&fail_countdown);
+}
+
+void env_fail_alloc(uint64_t nth)
+{
+	atomic64_set(&fail_countdown, nth);
+}
+
+void *env_alloc(size_t size)
+{
+	size_t total = size + sizeof(struct header);
+	struct header *h;
+
+	if (size > SIZE_MAX / 2 || fails())
+		return NULL;
+	/* powers of two are aligned to themselves; larger than a page is so anyway */
+	h = kvzalloc(total < PAGE_SIZE ? roundup_pow_of_two(total) : total, GFP_KERNEL);
+	if (!h)
+		return NULL;
+	h->size = total;
+	atomic_long_add(total, &alloc_bytes);
+	return h + 1;
+}
+
+void env_free(void *p)
+{
+	struct header *h = (struct header *)p - 1;
+
+	if (!p)
+		return;
+	atomic_long_sub(h->size, &alloc_bytes);
+	kvfree(h);
+}
+
+size_t env_alloc_bytes(void)
+{
+	return atomic_long_read(&alloc_bytes);
+}
+
+void *env_pages_alloc(size_t bytes)
+{
+	return vzalloc(bytes);
+}
+
+void env_pages_free(void *p, size_t bytes)
+{
+	vfree(p);
+}
+
+bool env_cond_wait(struct env_cond *c, struct env_mutex *m, uint64_t timeout_ns)
+{
+	long left = MAX_SCHEDULE_TIMEOUT;
+	DEFINE_WAIT(wait);
+
+	if (timeout_ns != ENV_FOREVER)
+		left = min_t(u64, nsecs_to_jiffies64(timeout_ns) + 1, MAX_SCHEDULE_TIMEOUT - 1);
+	/* on the queue before the mutex is let go of: a wake after that is not missed */
+	prepare_to_wait(&c->wq, &wait, TASK_IDLE);
+	mutex_unlock(&m->m);
+	left = schedule_timeout(left);
+	finish_wait(&c->wq, &wait);
+	mutex_lock(&m->m);
+	return left > 0;
+}
+
+struct env_thread {
+	struct task_struct *task;
+	struct completion done;
+	void (*fn)(void *);
+	void *arg;
+};
+
+static int thread_main(void *p)
+{
+	struct env_thread *t = p;
+
+	t->fn(t->arg);
+	complete(&t->done);
+	return 0;
+}
+
+int env_thread_create(struct env_thread **ret_t, const char *name, void (*fn)(void *), void *arg)
+{
+	struct env_thread *t = env_alloc(sizeof(*t));
+	int err;
+
+	if (!t)
+		return -ENOMEM;
+	t->fn = fn;
+	t->arg = arg;
+	init_completion(&t->done);
+	t->task = kthread_create(thread_main, t, "balun/%s", name);
+	if (IS_ERR(t->task)) {
+		err = PTR_ERR(t->task);
+		goto err_free_thread;
+	}
+	/* kthread_stop() may come after it has ended */
+	get_task_struct(t->task);
+	*ret_t = t;
+	wake_up_process(t->task);
+	return 0;
+
+err_free_thread:
+	env_free(t);
+	return err;
+}
+
+/* kthread_stop() alone would keep a thread that has not begun from running @fn at all. */
+void env_thread_join(struct env_thread *t)
+{
+	if (!t)
+		return;
+	wait_for_completion(&t->done);
+	kthread_stop(t->task);
+	put_task_struct(t->task);
+	env_free(t);
+}
+
+void env_sleep_ns(uint64_t ns)
+{
+	fsleep(DIV_ROUND_UP_ULL(ns, 1000));
+}
+
+void env_log(int level, const char *fmt, ...)
+{
+	static const char *const prefix[] = { KERN_ERR, KERN_WARNING, KERN_INFO, KERN_DEBUG };
+	struct va_format vaf;
+	va_list ap;
+
+	va_start(ap, fmt);
+	vaf.fmt = fmt;
+	vaf.va = &ap;
+	printk("%sbalun: %pV\n", prefix[clamp(level, 0, 3)], &vaf);
+	va_end(ap);
+}

@@ -1,0 +1,137 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR MIT */
+/*
+ * env.h over kernel primitives; included by env.h, where the contract is. What is more than a line
+ * is in env_kernel.c.
+ */
+#ifndef BALUN_ENV_KERNEL_H
+#define BALUN_ENV_KERNEL_H
+
+#include <linux/bitops.h>
+#include <linux/bug.h>
+#include <linux/errno.h>
+#include <linux/kernel.h>
+#include <linux/limits.h>
+#include <linux/mutex.h>
+#include <linux/printk.h>
+#include <linux/sched.h>
+#include <linux/smp.h>
+#include <linux/string.h>
+#include <linux/timekeeping.h>
+#include <linux/types.h>
+#include <linux/wait.h>
+
+/* names of the C library that shared code uses */
+#ifndef UINT64_MAX
+#define UINT64_MAX U64_MAX
+#endif
+#ifndef UINT32_MAX
+#define UINT32_MAX U32_MAX
+#endif
+/* the compiler would call libgcc */
+#define __builtin_popcountll(x) hweight64(x)
+
+/* memory: kvmalloc(), aligned to 64 bytes; pages: vmalloc(). May sleep. */
+void *env_alloc(size_t size);
+void env_free(void *p);
+void *env_pages_alloc(size_t bytes);
+void env_pages_free(void *p, size_t bytes);
+size_t env_alloc_bytes(void);
+void env_fail_alloc(uint64_t nth);
+/* kernel memory is in no program's address space */
+static inline bool env_owns(uint64_t addr, uint64_t len)
+{
+	return false;
+}
+
+struct env_mutex {
+	struct mutex m;
+};
+/* a macro: lockdep tells classes of locks by the place of their initialization */
+#define env_mutex_init(lock) mutex_init(&(lock)->m)
+static inline void env_mutex_destroy(struct env_mutex *m)
+{
+	mutex_destroy(&m->m);
+}
+static inline void env_mutex_lock(struct env_mutex *m)
+{
+	mutex_lock(&m->m);
+}
+static inline bool env_mutex_trylock(struct env_mutex *m)
+{
+	return mutex_trylock(&m->m);
+}
+static inline void env_mutex_unlock(struct env_mutex *m)
+{
+	mutex_unlock(&m->m);
+}
+static inline void env_assert_held(struct env_mutex *m)
+{
+	lockdep_assert_held(&m->m);
+}
+
+#define ENV_FOREVER U64_MAX
+struct env_cond {
+	struct wait_queue_head wq;
+};
+#define env_cond_init(c) init_waitqueue_head(&(c)->wq)
+static inline void env_cond_destroy(struct env_cond *c)
+{
+}
+bool env_cond_wait(struct env_cond *c, struct env_mutex *m, uint64_t timeout_ns);
+static inline void env_cond_wake(struct env_cond *c)
+{
+	wake_up_all(&c->wq);
+}
+
+struct env_thread;
+int env_thread_create(struct env_thread **ret_t, const char *name, void (*fn)(void *), void *arg);
+void env_thread_join(struct env_thread *t);
+static inline void env_yield(void)
+{
+	cond_resched();
+}
+
+static inline uint64_t env_now_ns(void)
+{
+	return ktime_get_ns();
+}
+void env_sleep_ns(uint64_t ns);
+
+/* an interrupt to every processor */
+static inline void env_membarrier(void)
+{
+	kick_all_cpus_sync();
+}
+
+__printf(2, 3) void env_log(int level, const char *fmt, ...);
+
+/* a space of the kernel engine belongs to one mm, which a fork does not change */
+static inline unsigned int env_fork_gen(void)
+{
+	return 0;
+}
+
+/* nobody asks for reasons here; the format is still checked */
+static inline __printf(1, 2) void env_reason(const char *fmt, ...)
+{
+}
+static inline const char *env_reason_get(void)
+{
+	return "";
+}
+
+#define env_assert(cond)                                                                           \
+	do {                                                                                       \
+		if (unlikely(!(cond)))                                                             \
+			env_die(#cond, __FILE__, __LINE__);                                        \
+	} while (0)
+/* a macro: objtool knows that BUG() does not return, and would have to be told of a function */
+#define env_die(what, file, line)                                                                  \
+	do {                                                                                       \
+		pr_crit("balun: %s:%d: assertion failed: %s\n", file, line, what);                 \
+		BUG();                                                                             \
+	} while (0)
+
+#define env_container_of(p, type, member) container_of(p, type, member)
+
+#endif
