@@ -3,7 +3,7 @@
  * DOC: devmem.h - allocator of a device's memory
  *
  * Chunks of 2 MiB, split to 64 KiB and 4 KiB on demand and merged back when free (NVIDIA UVM's root
- * chunks). Has its own leaf lock. Metadata: 32 bytes per 2 MiB, 64 more while split.
+ * chunks). Has its own leaf lock. Metadata: 88 bytes per 2 MiB that was ever used.
  */
 #ifndef BALUN_DEVMEM_H
 #define BALUN_DEVMEM_H
