@@ -231,6 +231,7 @@ BALUN_API void *balun_bus_ptr(uint64_t addr, size_t len);
  * May sleep. Return: memory, or NULL. Freed by balun_mem_free() with the same size.
  */
 BALUN_API void *balun_mem_alloc(size_t bytes);
+/** balun_mem_free() - give back what balun_mem_alloc() of the same size gave; may sleep */
 BALUN_API void balun_mem_free(void *p, size_t bytes);
 
 /** balun_space_set_data() - a driver's own pointer for (device, space); set in attach() */

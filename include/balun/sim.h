@@ -24,22 +24,31 @@ extern "C" {
 /** balun_sim_mmap() - map [addr, addr + len) with BALUN_SIM_* flags; replaces what is there */
 BALUN_API int balun_sim_mmap(struct balun_space *space, uint64_t addr, uint64_t len,
 			     unsigned int flags);
+/** balun_sim_munmap() - remove the mappings of [addr, addr + len) */
 BALUN_API int balun_sim_munmap(struct balun_space *space, uint64_t addr, uint64_t len);
 /** balun_sim_mremap() - move pages; [to, to + len) is replaced, [from, ...) unmapped */
 BALUN_API int balun_sim_mremap(struct balun_space *space, uint64_t from, uint64_t to, uint64_t len);
+/** balun_sim_mprotect() - set the BALUN_SIM_READ and WRITE of mapped pages */
 BALUN_API int balun_sim_mprotect(struct balun_space *space, uint64_t addr, uint64_t len,
 				 unsigned int flags);
 /** balun_sim_dontneed() - madvise(MADV_DONTNEED): reads as zeros */
 BALUN_API int balun_sim_dontneed(struct balun_space *space, uint64_t addr, uint64_t len);
+/** balun_sim_load() - a CPU reads; brings home what is away */
 BALUN_API int balun_sim_load(struct balun_space *space, uint64_t addr, void *buf, size_t len);
+/** balun_sim_store() - a CPU writes; brings home what is away */
 BALUN_API int balun_sim_store(struct balun_space *space, uint64_t addr, const void *buf,
 			      size_t len);
-/** balun_sim_fork() - a copy of the whole address space, as a child would see it: a handle for
- * balun_sim_child_load(); ended by balun_sim_child_exit() */
+
 struct balun_sim_child;
+/**
+ * balun_sim_fork() - a copy of the whole address space, as a child would see it
+ * @ret_child: for balun_sim_child_load(); ended by balun_sim_child_exit()
+ */
 BALUN_API int balun_sim_fork(struct balun_space *space, struct balun_sim_child **ret_child);
+/** balun_sim_child_load() - the child reads: what was there at the fork */
 BALUN_API int balun_sim_child_load(struct balun_sim_child *child, uint64_t addr, void *buf,
 				   size_t len);
+/** balun_sim_child_exit() - end the child; does not depend on the space */
 BALUN_API void balun_sim_child_exit(struct balun_sim_child *child);
 
 #ifdef __cplusplus
