@@ -9,7 +9,8 @@ pages=(docs/man/*.[1-8])
 [ ${#pages[@]} -gt 0 ]
 report $? 'no man page in docs/man'
 command -v mandoc >/dev/null || { skip man 'mandoc is not installed (package mandoc)'; summary; }
-python3 tests/abi/api.py functions | cut -d' ' -f2 | sort -u >"${t:=$(mktemp)}"
+t=$(mktemp)
+python3 tests/abi/api.py functions | cut -d' ' -f2 | sort -u >"$t"
 for page in "${pages[@]}"; do
 	out=$(mandoc -T lint -W warning "$page" 2>&1)
 	report $? "$page: $out"
