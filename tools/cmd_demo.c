@@ -238,11 +238,8 @@ static int run_demo(struct demo *d, const struct options *o)
 	}
 	print_head(o, d);
 	ret = demo_run_both(d, o->hammers);
-	if (ret >= 0) {
-		demo_report_top(d->o.g);
-		if (!balun_stats(d->space, &st))
-			demo_report_stats(&st);
-	}
+	if (ret >= 0 && !balun_stats(d->space, &st))
+		demo_report_stats(&st);
 	demo_mem_destroy(&d->mem);
 out_objects:
 	objects_free(&d->o);

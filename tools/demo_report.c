@@ -33,6 +33,7 @@ void demo_report_top(const struct graph *g)
 		printf("%3lu  %6.3f  %5lu  %.40s %.32s\n", (unsigned long)i + 1,
 		       100.0 * p[i]->rank / RANK_ONE, (unsigned long)p[i]->reach, p[i]->name,
 		       p[i]->version);
+	putchar('\n');
 	free(p);
 }
 

@@ -216,8 +216,10 @@ int demo_run_both(struct demo *d, unsigned int hammers)
 		ret = demo_hammer_start(&d->mem, d->o.g, hammers, &d->hammer);
 	if (!ret)
 		ret = run_once(d, 1, &diffs[0]);
-	if (!ret)
+	if (!ret) {
+		demo_report_top(d->o.g);
 		ret = change(d);
+	}
 	if (!ret)
 		ret = run_once(d, 2, &diffs[1]);
 	set_quiet(d, false);

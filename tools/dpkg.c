@@ -16,10 +16,10 @@
 #define FIELD_NAME_MAX 64
 #define QUOTE_MAX      32
 
-static int fail(struct dpkg_error *err, unsigned long line, const char *fmt, ...)
+static int refuse(struct dpkg_error *err, unsigned long line, const char *fmt, ...)
 	__attribute__((format(printf, 3, 4)));
 
-static int fail(struct dpkg_error *err, unsigned long line, const char *fmt, ...)
+static int refuse(struct dpkg_error *err, unsigned long line, const char *fmt, ...)
 {
 	va_list ap;
 
@@ -101,13 +101,13 @@ static int next_line(struct dpkg_parser *d, struct dpkg_str *ret_line)
 		unsigned char c = l.s[i];
 
 		if ((c < 0x20 && c != '\t') || c == 0x7f)
-			return fail(&d->err, d->line,
-				    "byte 0x%02x in column %zu: not a text file of packages", c,
-				    i + 1);
+			return refuse(&d->err, d->line,
+				      "byte 0x%02x in column %zu: not a text file of packages", c,
+				      i + 1);
 	}
 	if (!nl)
-		return fail(&d->err, d->line,
-			    "the file ends in the middle of a line: it is truncated");
+		return refuse(&d->err, d->line,
+			      "the file ends in the middle of a line: it is truncated");
 	d->p = nl + 1;
 	d->line++;
 	*ret_line = l;
@@ -143,11 +143,11 @@ static int field_name(struct dpkg_parser *d, unsigned long line, struct dpkg_str
 	for (i = 0; i < l.len && i <= FIELD_NAME_MAX && l.s[i] != ':'; i++) {
 		char c = l.s[i];
 
-		if (c <= ' ' || c > '~' || (!i && (c == '-' || c == '#')))
+		if (c <= ' ' || c > '~' || (!i && !is_alnum(c)))
 			break;
 	}
 	if (!i || i > FIELD_NAME_MAX || i == l.len || l.s[i] != ':')
-		return fail(&d->err, line, "expected \"Field: value\", found \"%s\"", quote(l).s);
+		return refuse(&d->err, line, "expected \"Field: value\", found \"%s\"", quote(l).s);
 	*ret_name = (struct dpkg_str){ l.s, i };
 	return 0;
 }
@@ -165,8 +165,8 @@ static int begin_field(struct dpkg_parser *d, struct dpkg_entry *e, unsigned lon
 		return ret;
 	v = known_field(e, name);
 	if (v && v->text.s)
-		return fail(&d->err, line, "second %s field in one entry (first in line %lu)",
-			    quote(name).s, v->line);
+		return refuse(&d->err, line, "second %s field in one entry (first in line %lu)",
+			      quote(name).s, v->line);
 	if (v) {
 		v->line = line;
 		v->text.s = l.s + name.len + 1;
@@ -187,14 +187,14 @@ static int check_package(struct dpkg_parser *d, struct dpkg_entry *e)
 	size_t i;
 
 	if (!e->package.text.s)
-		return fail(&d->err, e->line, "entry without a Package field");
+		return refuse(&d->err, e->line, "entry without a Package field");
 	n = e->package.text;
 	if (!n.len || !is_alnum(n.s[0]))
-		return fail(&d->err, e->package.line, "\"%s\" is not a package name", quote(n).s);
+		return refuse(&d->err, e->package.line, "\"%s\" is not a package name", quote(n).s);
 	for (i = 0; i < n.len; i++)
 		if (!is_name_char(n.s[i]))
-			return fail(&d->err, e->package.line, "\"%s\" is not a package name",
-				    quote(n).s);
+			return refuse(&d->err, e->package.line, "\"%s\" is not a package name",
+				      quote(n).s);
 	return 0;
 }
 
@@ -234,8 +234,8 @@ static int check_status(struct dpkg_parser *d, struct dpkg_entry *e)
 	    !one_of(flag, " ok reinstreq ") ||
 	    !one_of(state, " not-installed config-files half-installed unpacked half-configured "
 			   "triggers-awaited triggers-pending installed "))
-		return fail(&d->err, e->status.line, "\"%s\" is not a package status",
-			    quote(e->status.text).s);
+		return refuse(&d->err, e->status.line, "\"%s\" is not a package status",
+			      quote(e->status.text).s);
 	e->installed = !one_of(state, " not-installed config-files ");
 	return 0;
 }
@@ -243,7 +243,7 @@ static int check_status(struct dpkg_parser *d, struct dpkg_entry *e)
 static int check_one_line(struct dpkg_parser *d, const struct dpkg_value *v, const char *name)
 {
 	if (v->text.s && (memchr(v->text.s, '\n', v->text.len) || !v->text.len))
-		return fail(&d->err, v->line, "%s takes one line, and text in it", name);
+		return refuse(&d->err, v->line, "%s takes one line, and text in it", name);
 	return 0;
 }
 
@@ -269,8 +269,8 @@ static int finish(struct dpkg_parser *d, struct dpkg_entry *e)
 	if (!ret)
 		ret = check_status(d, e);
 	if (!ret && e->installed && !e->version.text.s)
-		ret = fail(&d->err, e->line, "package \"%s\" has no Version field",
-			   quote(e->package.text).s);
+		ret = refuse(&d->err, e->line, "package \"%s\" has no Version field",
+			     quote(e->package.text).s);
 	return ret ? ret : 1;
 }
 
@@ -279,11 +279,11 @@ static int cut_off(struct dpkg_parser *d, const struct dpkg_entry *e)
 	struct dpkg_str name = e->package.text;
 
 	if (!name.s)
-		return fail(&d->err, e->line, "entry without a Package field, up to the end");
-	return fail(&d->err, d->line,
-		    "the file ends inside the entry of \"%s\" (begun in line %lu): it is "
-		    "truncated; each entry ends with an empty line",
-		    quote(trim(name)).s, e->line);
+		return refuse(&d->err, e->line, "entry without a Package field, up to the end");
+	return refuse(&d->err, d->line,
+		      "the file ends inside the entry of \"%s\" (begun in line %lu): it is "
+		      "truncated; each entry ends with an empty line",
+		      quote(trim(name)).s, e->line);
 }
 
 int dpkg_next(struct dpkg_parser *d, struct dpkg_entry *ret_e)
@@ -314,9 +314,9 @@ int dpkg_next(struct dpkg_parser *d, struct dpkg_entry *ret_e)
 			continue;
 		}
 		if (!e.line)
-			return fail(&d->err, line, "continuation line without a field before it");
+			return refuse(&d->err, line, "continuation line without a field before it");
 		if (all_blank(l))
-			return fail(&d->err, line, "line of blanks inside an entry");
+			return refuse(&d->err, line, "line of blanks inside an entry");
 		if (v)
 			v->text.len = l.s + l.len - v->text.s;
 	}
@@ -357,8 +357,8 @@ static int skip_version(struct dpkg_relations *r)
 
 	r->p++;
 	if (!strchr("<=>", peek(r)) || r->p == r->end)
-		return fail(r->err, r->line, "expected <<, <=, =, >= or >>, found \"%s\"",
-			    quote(rest(r)).s);
+		return refuse(r->err, r->line, "expected <<, <=, =, >= or >>, found \"%s\"",
+			      quote(rest(r)).s);
 	while (r->p < r->end && strchr("<=>", *r->p))
 		r->p++;
 	peek(r);
@@ -366,8 +366,8 @@ static int skip_version(struct dpkg_relations *r)
 	while (r->p < r->end && *r->p != ')' && (unsigned char)*r->p > ' ')
 		r->p++;
 	if (r->p == from || peek(r) != ')')
-		return fail(r->err, r->line, "expected a version and \")\", found \"%s\"",
-			    quote((struct dpkg_str){ from, r->end - from }).s);
+		return refuse(r->err, r->line, "expected a version and \")\", found \"%s\"",
+			      quote((struct dpkg_str){ from, r->end - from }).s);
 	r->p++;
 	return 0;
 }
@@ -380,8 +380,8 @@ static int skip_bracket(struct dpkg_relations *r, char close)
 	while (r->p < r->end && *r->p != close && *r->p != '\n')
 		r->p++;
 	if (r->p == r->end || *r->p != close)
-		return fail(r->err, r->line, "\"%c\" is missing after \"%s\"", close,
-			    quote((struct dpkg_str){ from, r->end - from }).s);
+		return refuse(r->err, r->line, "\"%c\" is missing after \"%s\"", close,
+			      quote((struct dpkg_str){ from, r->end - from }).s);
 	r->p++;
 	return 0;
 }
@@ -414,17 +414,17 @@ int dpkg_relation_next(struct dpkg_relations *r, struct dpkg_str *ret_name, bool
 	name.len = r->p - name.s;
 	if (!name.len || !is_alnum(name.s[0])) {
 		if (name.len || c)
-			return fail(r->err, r->line, "expected a package name, found \"%s\"",
-				    quote((struct dpkg_str){ name.s, r->end - name.s }).s);
-		return fail(r->err, r->line, "expected a package name after \"%c\"", r->sep);
+			return refuse(r->err, r->line, "expected a package name, found \"%s\"",
+				      quote((struct dpkg_str){ name.s, r->end - name.s }).s);
+		return refuse(r->err, r->line, "expected a package name after \"%c\"", r->sep);
 	}
 	ret = skip_qualifiers(r);
 	if (ret)
 		return ret;
 	c = peek(r);
 	if (c && c != ',' && c != '|')
-		return fail(r->err, r->line, "expected \",\" or \"|\", found \"%s\"",
-			    quote(rest(r)).s);
+		return refuse(r->err, r->line, "expected \",\" or \"|\", found \"%s\"",
+			      quote(rest(r)).s);
 	r->sep = c;
 	if (c)
 		r->p++;
