@@ -15,7 +15,10 @@
 #define BALUN_SOFT_H
 
 #include "balun/balun.h"
-#ifndef __KERNEL__
+#ifdef __KERNEL__
+#include <linux/stddef.h>
+#include <linux/string.h>
+#else
 #include <string.h>
 #endif
 
@@ -23,25 +26,32 @@
 extern "C" {
 #endif
 
-#define SOFT_TLB_ENTRIES 64 /* direct mapped, per worker; 4 KiB each */
+#define SOFT_TLB_ENTRIES 256 /* of each TLB of a worker; direct mapped, 4 KiB each */
 
-/** struct soft_tlb - one translation: the hardware's, not for use in functions */
+/**
+ * struct soft_tlb - one translation: the hardware's, not for use in functions
+ * @tag: address of the page, or SOFT_TLB_NONE()
+ * @delta: what to add to an address in the page to reach it in device memory
+ */
 struct soft_tlb {
-	uint64_t rtag, wtag; /* page number + 1 if readable / writable, else 0 */
-	uintptr_t host;	     /* device memory of the page, as the worker's data path sees it */
-};
+	uint64_t tag;
+	uintptr_t delta;
+} __attribute__((aligned(16)));
+
+/* A tag that no access compares equal to in slot @i: the page it names belongs to another slot. */
+#define SOFT_TLB_NONE(i) ((uint64_t)((i) ? 0 : BALUN_PAGE_SIZE))
 
 /**
  * struct soft_worker - one worker, as its functions see it
  * @busy: nonzero during an access: what unmap waits for
  * @index: 0..nworkers-1 of this launch
  * @nworkers: workers of this launch
- * @tlb: the TLB
+ * @tlb: the TLBs: [0] of loads, [1] of stores and atomics
  */
 struct soft_worker {
 	uint32_t busy;
 	uint32_t index, nworkers;
-	struct soft_tlb tlb[SOFT_TLB_ENTRIES] __attribute__((aligned(64)));
+	struct soft_tlb tlb[2][SOFT_TLB_ENTRIES] __attribute__((aligned(64)));
 };
 
 /** soft_fn - a function for the device; @arg is launch's */
@@ -73,7 +83,8 @@ BALUN_API int balun_soft_workers(struct balun_device *dev);
 
 /* The slow path of an access: any length, any alignment; called by the inline functions below.
  * @op: 0 load, 1 store, 2 atomic add (len 4 or 8; *buf: addend in, old value out),
- * 3 compare and swap (buf[0] expected in, old value out; buf[1] new). Ends the function on error. */
+ * 3 compare and swap (buf[0] expected in, old value out; buf[1] new). Ends the function on error.
+ */
 BALUN_API void balun_soft_access(struct soft_worker *w, uint64_t va, void *buf, unsigned int len,
 				 unsigned int op);
 
@@ -81,25 +92,18 @@ BALUN_API void balun_soft_access(struct soft_worker *w, uint64_t va, void *buf, 
  * Why an access is safe against unmap without a lock: the worker stores busy, then reads the tag;
  * unmap clears the tag, makes every thread pass a barrier (env_membarrier), then waits while busy.
  * Either the worker saw the cleared tag, or unmap sees busy and waits for the access to end.
- * SOFT_ORDER is a compiler barrier only; the expensive half is on unmap's side. Under TSan both
- * halves are real fences, because it cannot see membarrier.
+ * SOFT_ORDER is a compiler barrier only; the expensive half is on unmap's side. (TSan sees the
+ * release of busy and unmap's acquire, which is all that orders the data.)
  */
-#if defined(__SANITIZE_THREAD__)
-#define SOFT_ORDER() __atomic_thread_fence(__ATOMIC_SEQ_CST)
-#elif defined(__has_feature)
-#if __has_feature(thread_sanitizer)
-#define SOFT_ORDER() __atomic_thread_fence(__ATOMIC_SEQ_CST)
-#endif
-#endif
-#ifndef SOFT_ORDER
 #define SOFT_ORDER() __atomic_signal_fence(__ATOMIC_SEQ_CST)
-#endif
 
-static inline struct soft_tlb *soft_begin_(struct soft_worker *w, uint64_t va)
+static inline struct soft_tlb *soft_begin_(struct soft_worker *w, uint64_t va, int store)
 {
 	__atomic_store_n(&w->busy, 1, __ATOMIC_RELAXED);
 	SOFT_ORDER();
-	return &w->tlb[(va >> BALUN_PAGE_SHIFT) % SOFT_TLB_ENTRIES];
+	/* &w->tlb[store][page % SOFT_TLB_ENTRIES] in one shift and one mask; 4: log2 of a slot */
+	return (struct soft_tlb *)((char *)w->tlb[store] +
+				   (va >> (BALUN_PAGE_SHIFT - 4) & (SOFT_TLB_ENTRIES - 1) << 4));
 }
 
 static inline void soft_end_(struct soft_worker *w)
@@ -107,45 +111,83 @@ static inline void soft_end_(struct soft_worker *w)
 	__atomic_store_n(&w->busy, 0, __ATOMIC_RELEASE);
 }
 
-/* whether an access of @len bytes stays in its page */
-static inline int soft_fits_(uint64_t va, unsigned int len)
+/* whether an access is to the page that @tag names and stays in it: one comparison for both */
+static inline int soft_match_(const uint64_t *tag, uint64_t va, unsigned int len)
 {
-	return (va & (BALUN_PAGE_SIZE - 1)) <= BALUN_PAGE_SIZE - len;
+	return __builtin_expect(len <= BALUN_PAGE_SIZE &&
+					va - __atomic_load_n(tag, __ATOMIC_RELAXED) <=
+						BALUN_PAGE_SIZE - len,
+				1);
 }
 
-/** soft_read() - load @len bytes (a constant of at most 4096 is fastest) into a local buffer */
+/* 64 bytes that alias anything, at any alignment */
+struct soft_line_ {
+	uint64_t v[8];
+} __attribute__((packed, may_alias));
+
+/* memcpy that leaves a line in registers where the compiler's own goes through the stack */
+static inline void soft_move_(void *dst, const void *src, unsigned int len)
+{
+	if (__builtin_constant_p(len) && len == sizeof(struct soft_line_)) {
+		const struct soft_line_ *s = (const struct soft_line_ *)src;
+		struct soft_line_ *d = (struct soft_line_ *)dst;
+
+		d->v[0] = s->v[0];
+		d->v[1] = s->v[1];
+		d->v[2] = s->v[2];
+		d->v[3] = s->v[3];
+		d->v[4] = s->v[4];
+		d->v[5] = s->v[5];
+		d->v[6] = s->v[6];
+		d->v[7] = s->v[7];
+	} else {
+		memcpy(dst, src, len);
+	}
+}
+
+#define SOFT_SMALL_ 256
+
+/** soft_read() - load @len bytes (a constant of at most 256 is fastest) into a local buffer */
 static inline void soft_read(struct soft_worker *w, uint64_t va, void *buf, unsigned int len)
 {
-	struct soft_tlb *t = soft_begin_(w, va);
+	struct soft_tlb *t = soft_begin_(w, va, 0);
 
-	if (__builtin_expect(__atomic_load_n(&t->rtag, __ATOMIC_RELAXED) ==
-					     (va >> BALUN_PAGE_SHIFT) + 1 &&
-				     soft_fits_(va, len),
-			     1)) {
-		memcpy(buf, (const void *)(t->host + (va & (BALUN_PAGE_SIZE - 1))), len);
+	if (soft_match_(&t->tag, va, len)) {
+		soft_move_(buf, (const void *)(t->delta + (uintptr_t)va), len);
 		soft_end_(w);
 		return;
 	}
 	soft_end_(w);
-	balun_soft_access(w, va, buf, len, 0);
+	if (__builtin_constant_p(len) && len <= SOFT_SMALL_) {
+		/* a buffer of its own, so that the caller's need not have an address */
+		unsigned char tmp[SOFT_SMALL_];
+
+		balun_soft_access(w, va, tmp, len, 0);
+		soft_move_(buf, tmp, len);
+	} else {
+		balun_soft_access(w, va, buf, len, 0);
+	}
 }
 
 /** soft_write() - store @len bytes from a local buffer */
-static inline void soft_write(struct soft_worker *w, uint64_t va, const void *buf,
-			      unsigned int len)
+static inline void soft_write(struct soft_worker *w, uint64_t va, const void *buf, unsigned int len)
 {
-	struct soft_tlb *t = soft_begin_(w, va);
+	struct soft_tlb *t = soft_begin_(w, va, 1);
 
-	if (__builtin_expect(__atomic_load_n(&t->wtag, __ATOMIC_RELAXED) ==
-					     (va >> BALUN_PAGE_SHIFT) + 1 &&
-				     soft_fits_(va, len),
-			     1)) {
-		memcpy((void *)(t->host + (va & (BALUN_PAGE_SIZE - 1))), buf, len);
+	if (soft_match_(&t->tag, va, len)) {
+		soft_move_((void *)(t->delta + (uintptr_t)va), buf, len);
 		soft_end_(w);
 		return;
 	}
 	soft_end_(w);
-	balun_soft_access(w, va, (void *)(uintptr_t)buf, len, 1);
+	if (__builtin_constant_p(len) && len <= SOFT_SMALL_) {
+		unsigned char tmp[SOFT_SMALL_];
+
+		soft_move_(tmp, buf, len);
+		balun_soft_access(w, va, tmp, len, 1);
+	} else {
+		balun_soft_access(w, va, (void *)(uintptr_t)buf, len, 1);
+	}
 }
 
 #define SOFT_DEFINE_(name, type)                                                                   \
