@@ -75,6 +75,7 @@ static bool peer_addr(struct balun_space *sp, const struct engine_piece *p, uint
 static void copy_to_device(struct balun_space *sp, struct core_work *w)
 {
 	struct engine_batch *b = &w->b;
+	env_bits staged = { 0 };
 	unsigned int i, n = 0;
 
 	for (i = 0; i < b->npieces; i++) {
@@ -85,8 +86,11 @@ static void copy_to_device(struct balun_space *sp, struct core_work *w)
 		if (p->moved)
 			continue;
 		if (kind == BALUN_KIND_LOCAL) {
-			if (!peer_addr(sp, p, &src))
+			/* asked once: a driver may say yes now and no later */
+			if (!peer_addr(sp, p, &src)) {
+				env_bit_set(staged, i);
 				continue;
+			}
 			kind = BALUN_KIND_PEER;
 			core_count(&sp->stats.peer_bytes, (uint64_t)p->npages << BALUN_PAGE_SHIFT);
 		}
@@ -94,13 +98,9 @@ static void copy_to_device(struct balun_space *sp, struct core_work *w)
 	}
 	if (n)
 		run_ops(sp, w, sp->device[b->dst], n);
-	for (i = 0; i < b->npieces; i++) {
-		const struct engine_piece *p = &b->piece[i];
-		uint64_t src;
-
-		if (!p->moved && p->src_kind == BALUN_KIND_LOCAL && !peer_addr(sp, p, &src))
-			copy_staged(sp, w, i);
-	}
+	for (i = env_bits_next(staged, 0, true); i < BATCH_PIECES;
+	     i = env_bits_next(staged, i + 1, true))
+		copy_staged(sp, w, i);
 }
 
 static void copy_to_system(struct balun_space *sp, struct core_work *w)

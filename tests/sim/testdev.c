@@ -1,0 +1,631 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
+/*
+ * testdev - a device that trusts nobody
+ *
+ * It has a page table, memory and, by option, an allocator of its own, two-phase unmaps and peer
+ * addresses. Every call may fail or dawdle, as the choices say. What it checks in lockstep:
+ * - a page of device memory that is copied or freed is in no page table (nobody uses it);
+ * - a page of device memory is at one address at a time, and an address is on one device at a time;
+ * - nothing is mapped twice over, out of memory, or outside of what the test ever mapped;
+ * - the device is empty when it is closed.
+ */
+#include "tests/sim/sim_test.h"
+
+#define MEM_PAGES 512 /* 2 MiB */
+#define REPLAYS	  16
+#define DEVS	  (DEVICES - 1)
+#define COPY_OPS  512
+#define COPIES	  8
+#define PEER_BASE (1ULL << 40)
+
+struct entry {
+	uint32_t page; /* LOCAL: page of device memory */
+	uint8_t kind, perm;
+	bool valid;
+	uint8_t users; /* accesses that use it at the moment; counts also after it was removed */
+};
+
+struct copy_batch {
+	bool used, fail;
+	size_t n;
+	struct balun_copy op[COPY_OPS];
+};
+
+struct testdev {
+	struct balun_device *dev;
+	struct balun_space *space; /* between attach and gone */
+	unsigned int slot, room, used;
+	bool attached, closing, dead;
+	uint64_t caps;
+	unsigned int refs;     /* calls of the test that are inside */
+	unsigned int draining; /* accesses through entries that are gone already */
+	struct env_mutex lock;
+	struct env_cond quiet; /* refs or draining went down */
+	struct entry entry[ENTRIES];
+	bool taken[MEM_PAGES]; /* with an allocator of its own */
+	uint8_t nmapped[MEM_PAGES];
+	uint8_t failures[MEM_PAGES]; /* copies from it that failed: a page is not lost to bad luck
+				      */
+	struct copy_batch batch[COPIES];
+	char mem[MEM_PAGES][BALUN_PAGE_SIZE];
+	bool zero[MEM_PAGES]; /* mem is to be read as zero: spares filling it */
+};
+
+static struct testdev devs[DEVS];
+static bool open_now[DEVS];
+static bool dead_once;
+
+void testdev_reset(void)
+{
+	memset(open_now, 0, sizeof(open_now));
+	dead_once = false;
+}
+
+void testdev_kill(unsigned int slot)
+{
+	if (!open_now[slot])
+		return;
+	devs[slot].dead = true;
+	dead_once = true;
+}
+
+bool testdev_any_dead(void)
+{
+	return dead_once;
+}
+
+/* ---- life ---- */
+
+static int testdev_open(struct balun_device *dev, const struct balun_options *opt,
+			struct balun_desc *ret_desc, void **ret_priv)
+{
+	uint64_t slot, room, two, peer;
+	struct testdev *t;
+	int err;
+
+	err = balun_opt_size(opt, "slot", 0, &slot);
+	if (!err)
+		err = balun_opt_size(opt, "room", 0, &room);
+	if (!err)
+		err = balun_opt_size(opt, "two", 0, &two);
+	if (!err)
+		err = balun_opt_size(opt, "peer", 0, &peer);
+	if (err)
+		return err;
+	if (slot >= DEVS || room > MEM_PAGES)
+		return balun_opt_fail(opt, "slot", "no such");
+	dawdle();
+	if (chance(profile.open))
+		return -ENODEV;
+	CHECK(!open_now[slot]);
+	t = &devs[slot];
+	memset(t, 0, offsetof(struct testdev, batch));
+	memset(t->zero, 0, sizeof(t->zero));
+	for (err = 0; err < COPIES; err++)
+		t->batch[err].used = false;
+	env_mutex_init(&t->lock);
+	env_cond_init(&t->quiet);
+	t->dev = dev;
+	t->slot = slot;
+	t->room = room;
+	t->caps = BALUN_CAP_MMU | (room ? BALUN_CAP_ALLOC : 0) | (two ? BALUN_CAP_TWO_PHASE : 0) |
+		  (peer ? BALUN_CAP_PEER : 0);
+	open_now[slot] = true;
+	ret_desc->mem_bytes = BALUN_BLOCK_SIZE;
+	ret_desc->caps = t->caps;
+	*ret_priv = t;
+	return 0;
+}
+
+static void testdev_close(void *priv)
+{
+	struct testdev *t = priv;
+	unsigned int i;
+
+	CHECK(!t->attached && !t->refs && !t->used);
+	for (i = 0; i < ENTRIES; i++)
+		CHECK(!t->entry[i].valid && !t->entry[i].users);
+	for (i = 0; i < COPIES; i++)
+		CHECK(!t->batch[i].used);
+	open_now[t->slot] = false;
+	env_cond_destroy(&t->quiet);
+	env_mutex_destroy(&t->lock);
+}
+
+static int testdev_attach(void *priv, struct balun_space *space)
+{
+	struct testdev *t = priv;
+
+	dawdle();
+	if (chance(profile.open))
+		return -ENOMEM;
+	CHECK(!t->attached);
+	t->space = space;
+	t->attached = true;
+	return 0;
+}
+
+/* the driver ends what its accesses do; those that come later are refused */
+static void testdev_gone(void *priv, struct balun_space *space)
+{
+	struct testdev *t = priv;
+
+	env_mutex_lock(&t->lock);
+	CHECK(t->attached && t->space == space);
+	t->closing = true;
+	while (t->refs)
+		env_cond_wait(&t->quiet, &t->lock, ENV_FOREVER);
+	t->attached = false;
+	env_mutex_unlock(&t->lock);
+}
+
+static int testdev_active(void *priv, bool on)
+{
+	(void)priv;
+	return on && chance(profile.open) ? -EIO : 0;
+}
+
+/* ---- page table ---- */
+
+static void entry_remove(struct testdev *t, struct entry *e)
+{
+	if (!e->valid)
+		return;
+	e->valid = false;
+	t->draining += e->users;
+	if (e->kind == BALUN_KIND_LOCAL)
+		t->nmapped[e->page]--;
+}
+
+/* one true copy: what another device has at this address must be the same place */
+static void check_others(const struct testdev *t, unsigned int i, const struct entry *e)
+{
+	unsigned int d;
+
+	for (d = 0; d < DEVS; d++) {
+		const struct entry *o = &devs[d].entry[i];
+
+		if (&devs[d] == t || !open_now[d] || !o->valid)
+			continue;
+		if (o->kind != e->kind || e->kind == BALUN_KIND_LOCAL)
+			FAIL("entry %u: kind %u on device %u, kind %u on device %u", i, e->kind,
+			     t->slot, o->kind, d);
+	}
+}
+
+static void map_page(struct testdev *t, const struct balun_seg *s, uint64_t at)
+{
+	unsigned int i = entry_of(s->va + at);
+	struct entry *e = &t->entry[i], new = { .kind = s->kind, .perm = s->perm, .valid = true };
+
+	if (i == ENTRIES)
+		FAIL("map: 0x%llx was never mapped", (unsigned long long)(s->va + at));
+	CHECK(s->perm & BALUN_PERM_READ);
+	new.page = (s->addr + at) >> BALUN_PAGE_SHIFT;
+	if (s->kind == BALUN_KIND_LOCAL)
+		CHECK(new.page < MEM_PAGES && (!t->room || t->taken[new.page]));
+	else
+		CHECK(s->kind == BALUN_KIND_SYSTEM && s->addr == s->va);
+	check_others(t, i, &new);
+	if (e->valid &&
+	    (e->kind != new.kind || (new.kind == BALUN_KIND_LOCAL && e->page != new.page)))
+		FAIL("entry %u of device %u replaced without an unmap", i, t->slot);
+	if (e->valid) {
+		e->perm = new.perm;
+		return;
+	}
+	CHECK(!e->users);
+	*e = new;
+	if (new.kind == BALUN_KIND_LOCAL && t->nmapped[new.page]++)
+		FAIL("page %u of device %u is mapped twice", new.page, t->slot);
+}
+
+static int testdev_map(void *priv, struct balun_space *space, const struct balun_seg *seg, size_t n)
+{
+	struct testdev *t = priv;
+	uint64_t at, last = 0;
+	size_t i;
+
+	CHECK(t->attached && t->space == space);
+	dawdle();
+	for (i = 0; i < n; i++) {
+		const struct balun_seg *s = &seg[i];
+
+		if (chance(profile.map))
+			return -ENOMEM;
+		CHECK(s->len && !((s->va | s->len | s->addr) & (BALUN_PAGE_SIZE - 1)));
+		CHECK(s->va >= last &&
+		      s->va >> BALUN_BLOCK_SHIFT == (s->va + s->len - 1) >> BALUN_BLOCK_SHIFT);
+		last = s->va + s->len;
+		env_mutex_lock(&t->lock);
+		for (at = 0; at < s->len; at += BALUN_PAGE_SIZE)
+			map_page(t, s, at);
+		env_mutex_unlock(&t->lock);
+	}
+	return 0;
+}
+
+static void remove_range(struct testdev *t, uint64_t va, uint64_t len)
+{
+	unsigned int i;
+
+	for (i = 0; i < ENTRIES; i++) {
+		uint64_t at =
+			i < BIG_FIRST ? page_va(i) : BIG_VA + (i - BIG_FIRST) * BALUN_PAGE_SIZE;
+
+		if (at >= va && at - va < len)
+			entry_remove(t, &t->entry[i]);
+	}
+}
+
+static void testdev_unmap_begin(void *priv, struct balun_space *space, uint64_t va, uint64_t len,
+				enum balun_cause cause)
+{
+	struct testdev *t = priv;
+
+	CHECK(t->attached && t->space == space && cause < BALUN_NR_CAUSES);
+	env_mutex_lock(&t->lock);
+	remove_range(t, va, len);
+	env_mutex_unlock(&t->lock);
+}
+
+/* nobody uses what was removed: an access does not wait for anything but its own dawdling */
+static void testdev_unmap_wait(void *priv, struct balun_space *space)
+{
+	struct testdev *t = priv;
+
+	CHECK(t->attached && t->space == space);
+	env_mutex_lock(&t->lock);
+	while (t->draining)
+		env_cond_wait(&t->quiet, &t->lock, ENV_FOREVER);
+	env_mutex_unlock(&t->lock);
+}
+
+static void testdev_unmap(void *priv, struct balun_space *space, uint64_t va, uint64_t len,
+			  enum balun_cause cause)
+{
+	testdev_unmap_begin(priv, space, va, len, cause);
+	dawdle();
+	testdev_unmap_wait(priv, space);
+}
+
+/* ---- memory ---- */
+
+static int testdev_alloc(void *priv, uint64_t len, uint64_t *ret_off)
+{
+	struct testdev *t = priv;
+	unsigned int n = len >> BALUN_PAGE_SHIFT, i, j;
+
+	CHECK(n == 1 || n == 16 || n == 512);
+	dawdle();
+	if (chance(profile.alloc) || t->used + n > t->room)
+		return -ENOMEM;
+	for (i = 0; i < MEM_PAGES; i += n) {
+		for (j = 0; j < n && !t->taken[i + j]; j++)
+			;
+		if (j < n)
+			continue;
+		for (j = 0; j < n; j++) {
+			t->taken[i + j] = true;
+			t->failures[i + j] = 0;
+		}
+		t->used += n;
+		*ret_off = (uint64_t)i << BALUN_PAGE_SHIFT;
+		return 0;
+	}
+	return -ENOMEM;
+}
+
+static void testdev_free(void *priv, uint64_t off, uint64_t len)
+{
+	struct testdev *t = priv;
+	unsigned int i = off >> BALUN_PAGE_SHIFT, end = i + (len >> BALUN_PAGE_SHIFT);
+
+	CHECK(len && end <= MEM_PAGES);
+	for (; i < end; i++) {
+		if (!t->taken[i] || t->nmapped[i])
+			FAIL("free of page %u of device %u: %s", i, t->slot,
+			     t->taken[i] ? "still mapped" : "is free");
+		t->taken[i] = false;
+		t->used--;
+		t->zero[i] = false;
+		memset(t->mem[i], 0xdf, 8);
+		memset(t->mem[i] + BALUN_PAGE_SIZE - 8, 0xdf, 8);
+	}
+}
+
+static int testdev_peer_addr(void *priv, struct balun_device *client, uint64_t off, uint64_t len,
+			     uint64_t *ret_addr)
+{
+	struct testdev *t = priv;
+
+	CHECK(off + len <= sizeof(t->mem));
+	if (!balun_device_priv(client, &driver_testdev) || chance(profile.peer))
+		return -EOPNOTSUPP;
+	*ret_addr = PEER_BASE * (t->slot + 1) + off;
+	return 0;
+}
+
+static char *page_content(struct testdev *t, unsigned int i)
+{
+	if (t->zero[i]) {
+		memset(t->mem[i], 0, BALUN_PAGE_SIZE);
+		t->zero[i] = false;
+	}
+	return t->mem[i];
+}
+
+/* ---- copies ---- */
+
+/* a page that is copied is in transit: in no page table, and not free */
+static void check_in_transit(const struct testdev *t, unsigned int i)
+{
+	CHECK(i < MEM_PAGES);
+	if (t->nmapped[i] || (t->room && !t->taken[i]))
+		FAIL("copy of page %u of device %u, which is %s", i, t->slot,
+		     t->nmapped[i] ? "mapped" : "free");
+}
+
+static char *copy_operand(struct testdev *t, uint32_t kind, uint64_t addr)
+{
+	struct testdev *peer;
+
+	switch (kind) {
+	case BALUN_KIND_LOCAL:
+		check_in_transit(t, addr >> BALUN_PAGE_SHIFT);
+		return page_content(t, addr >> BALUN_PAGE_SHIFT);
+	case BALUN_KIND_PEER:
+		CHECK(addr >= PEER_BASE && addr / PEER_BASE <= DEVS);
+		peer = &devs[addr / PEER_BASE - 1];
+		CHECK(peer != t && peer->attached);
+		check_in_transit(peer, addr % PEER_BASE >> BALUN_PAGE_SHIFT);
+		return page_content(peer, addr % PEER_BASE >> BALUN_PAGE_SHIFT);
+	default:
+		CHECK(kind == BALUN_KIND_SYSTEM);
+		return balun_bus_ptr(addr, BALUN_PAGE_SIZE);
+	}
+}
+
+static void copy_page(struct testdev *t, const struct balun_copy *op, uint64_t at)
+{
+	unsigned int i = (op->dst + at) >> BALUN_PAGE_SHIFT;
+
+	if (op->dst_kind == BALUN_KIND_LOCAL && op->src_kind == BALUN_KIND_ZERO) {
+		check_in_transit(t, i);
+		t->zero[i] = true;
+		return;
+	}
+	CHECK(op->dst_kind == BALUN_KIND_LOCAL || op->src_kind == BALUN_KIND_LOCAL);
+	memcpy(copy_operand(t, op->dst_kind, op->dst + at),
+	       copy_operand(t, op->src_kind, op->src + at), BALUN_PAGE_SIZE);
+}
+
+/* a failed copy leaves rubbish at the destination */
+static void copy_spoil(struct testdev *t, const struct balun_copy *op)
+{
+	uint64_t at;
+
+	for (at = 0; at < op->len; at += BALUN_PAGE_SIZE) {
+		char *dst = copy_operand(t, op->dst_kind, op->dst + at);
+
+		memset(dst, 0xbd, 8);
+		memset(dst + BALUN_PAGE_SIZE - 8, 0xbd, 8);
+	}
+}
+
+/* may this batch fail? Pages of ours that failed twice may not, unless devices may die */
+static bool may_fail(struct testdev *t, const struct balun_copy *op, size_t n)
+{
+	size_t i;
+	uint64_t p;
+
+	for (i = 0; i < n; i++)
+		for (p = 0; op[i].src_kind == BALUN_KIND_LOCAL && p < op[i].len;
+		     p += BALUN_PAGE_SIZE)
+			if (t->failures[(op[i].src + p) >> BALUN_PAGE_SHIFT] >= 2)
+				return false;
+	return true;
+}
+
+static void count_failure(struct testdev *t, const struct balun_copy *op, size_t n)
+{
+	size_t i;
+	uint64_t p;
+
+	for (i = 0; i < n; i++)
+		for (p = 0; op[i].src_kind == BALUN_KIND_LOCAL && p < op[i].len;
+		     p += BALUN_PAGE_SIZE)
+			t->failures[(op[i].src + p) >> BALUN_PAGE_SHIFT]++;
+}
+
+static int testdev_copy(void *priv, const struct balun_copy *op, size_t n, uint64_t *ret_cookie)
+{
+	struct testdev *t = priv;
+	unsigned int i;
+	bool fail;
+
+	CHECK(t->attached && n && n <= COPY_OPS);
+	for (i = 0; i < n; i++)
+		CHECK(op[i].len && !(op[i].len & (BALUN_PAGE_SIZE - 1)));
+	dawdle();
+	fail = t->dead || (may_fail(t, op, n) && chance(profile.copy));
+	if (fail)
+		count_failure(t, op, n);
+	if (fail && env_sim_choose(2) == 0)
+		return -EIO;
+	for (i = 0; i < COPIES && t->batch[i].used; i++)
+		;
+	CHECK(i < COPIES);
+	t->batch[i].used = true;
+	t->batch[i].fail = fail;
+	t->batch[i].n = n;
+	memcpy(t->batch[i].op, op, n * sizeof(*op));
+	*ret_cookie = i;
+	return 0;
+}
+
+static int testdev_copy_wait(void *priv, uint64_t cookie)
+{
+	struct testdev *t = priv;
+	struct copy_batch *b = &t->batch[cookie];
+	uint64_t at;
+	size_t i;
+
+	CHECK(cookie < COPIES && b->used);
+	for (i = 0; i < b->n; i++) {
+		const struct balun_copy *op = &b->op[i];
+		unsigned int dst = op->dst >> BALUN_PAGE_SHIFT;
+
+		dawdle();
+		if (b->fail) {
+			copy_spoil(t, op);
+			continue;
+		}
+		for (at = 0; at < op->len; at += BALUN_PAGE_SIZE) {
+			copy_page(t, op, at);
+			if (op->dst_kind == BALUN_KIND_LOCAL)
+				t->failures[dst + (at >> BALUN_PAGE_SHIFT)] = 0;
+		}
+	}
+	b->used = false;
+	return b->fail ? -EIO : 0;
+}
+
+/* ---- what the device does ---- */
+
+static struct testdev *dev_enter(unsigned int slot)
+{
+	struct testdev *t = &devs[slot];
+
+	if (slot >= DEVS || !open_now[slot] || !t->attached || t->closing)
+		return NULL;
+	t->refs++;
+	return t;
+}
+
+static int dev_leave(struct testdev *t, int err)
+{
+	env_mutex_lock(&t->lock);
+	t->refs--;
+	env_cond_wake(&t->quiet);
+	env_mutex_unlock(&t->lock);
+	return err;
+}
+
+static bool entry_allows(const struct entry *e, enum testdev_access access)
+{
+	unsigned int need = access == TESTDEV_READ    ? BALUN_PERM_READ
+			    : access == TESTDEV_WRITE ? BALUN_PERM_WRITE
+						      : BALUN_PERM_ATOMIC;
+
+	return e->valid && (e->perm & need) == need;
+}
+
+/* lock held on entry, not on return: 0, or 1 to fault and replay */
+static int access_local(struct testdev *t, struct entry *e, uint64_t va, enum testdev_access access,
+			uint64_t *value)
+{
+	uint64_t *word, old;
+	bool gone;
+
+	e->users++;
+	env_mutex_unlock(&t->lock);
+	dawdle();
+	/* the entry may be removed by now; unmap waits for this access all the same */
+	word = (uint64_t *)(page_content(t, e->page) + (va & (BALUN_PAGE_SIZE - 1)));
+	old = *word;
+	dawdle();
+	if (access == TESTDEV_SWAP)
+		CHECK(*word == old); /* nobody else reaches it */
+	if (access != TESTDEV_READ)
+		*word = *value;
+	if (access != TESTDEV_WRITE)
+		*value = access == TESTDEV_SWAP ? old : *word;
+	env_mutex_lock(&t->lock);
+	e->users--;
+	gone = !e->valid;
+	if (gone) {
+		t->draining--;
+		env_cond_wake(&t->quiet);
+	}
+	env_mutex_unlock(&t->lock);
+	return 0;
+}
+
+/* one try; 1: there is no such entry */
+static int access_once(struct testdev *t, uint64_t va, enum testdev_access access, uint64_t *value)
+{
+	struct entry *e = &t->entry[entry_of(va)];
+	int err;
+
+	env_mutex_lock(&t->lock);
+	if (!entry_allows(e, access)) {
+		env_mutex_unlock(&t->lock);
+		return 1;
+	}
+	if (e->kind == BALUN_KIND_LOCAL)
+		return access_local(t, e, va, access, value);
+	CHECK(access != TESTDEV_SWAP);
+	env_mutex_unlock(&t->lock);
+	dawdle();
+	if (access == TESTDEV_READ)
+		err = balun_bus_read(t->space, va, value, sizeof(*value));
+	else
+		err = balun_bus_write(t->space, va, value, sizeof(*value));
+	return err ? 1 : 0;
+}
+
+int testdev_access(unsigned int slot, uint64_t va, enum testdev_access access, uint64_t *value)
+{
+	static const uint32_t fault[] = { BALUN_ACCESS_READ, BALUN_ACCESS_WRITE,
+					  BALUN_ACCESS_ATOMIC };
+	struct testdev *t = dev_enter(slot);
+	unsigned int i;
+	int err;
+
+	if (!t)
+		return -ENODEV;
+	for (i = 0; i < REPLAYS; i++) {
+		if (t->dead)
+			return dev_leave(t, -EIO);
+		err = access_once(t, va, access, value);
+		if (err == 1)
+			err = balun_fault(t->dev, t->space, va, sizeof(*value), fault[access]);
+		else
+			return dev_leave(t, err);
+		if (err)
+			return dev_leave(t, err);
+	}
+	return dev_leave(t, -EAGAIN);
+}
+
+int testdev_fault(unsigned int slot, uint64_t va, uint64_t len, uint32_t access)
+{
+	struct testdev *t = dev_enter(slot);
+
+	if (!t)
+		return -ENODEV;
+	return dev_leave(t, balun_fault(t->dev, t->space, va, len, access));
+}
+
+const struct balun_driver driver_testdev = {
+	.size = sizeof(struct balun_driver),
+	.caps = BALUN_CAP_MMU | BALUN_CAP_PEER | BALUN_CAP_ALLOC | BALUN_CAP_TWO_PHASE,
+	.name = "testdev",
+	.help = "slot=0  which\nroom=0  pages it hands out itself\ntwo=0  two-phase unmaps\n"
+		"peer=0  peer addresses\n",
+	.open = testdev_open,
+	.close = testdev_close,
+	.map = testdev_map,
+	.unmap = testdev_unmap,
+	.copy = testdev_copy,
+	.copy_wait = testdev_copy_wait,
+	.attach = testdev_attach,
+	.gone = testdev_gone,
+	.alloc = testdev_alloc,
+	.free = testdev_free,
+	.unmap_begin = testdev_unmap_begin,
+	.unmap_wait = testdev_unmap_wait,
+	.peer_addr = testdev_peer_addr,
+	.active = testdev_active,
+};
