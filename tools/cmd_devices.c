@@ -183,7 +183,7 @@ int cmd_devices(int argc, char **argv)
 		case 's':
 			if (!balun_driver_load(optarg))
 				break;
-			tool_error(CMD, "%s: %s", optarg, balun_reason());
+			tool_error(CMD, "%s", balun_reason());
 			return EXIT_USAGE;
 		case 'h':
 			fputs(help, stdout);

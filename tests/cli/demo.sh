@@ -1,16 +1,44 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0-only OR MIT
-# The main job on this machine's package database, alone and with four CPU threads touching the graph.
+# The demo on real input with the engines of this machine, alone and with CPU threads beside it.
 cd "$(dirname "$0")/../.." || exit 1
 . tests/lib/lib.sh
+data=/var/lib/dpkg/status
+[ -r $data ] || data=tests/cli/data/status
+real=1
+"$BUILD/balun" doctor >/dev/null 2>&1
+case $? in
+0) ;;
+3) real=0 ;;
+*) fail "balun doctor: $("$BUILD/balun" doctor 2>&1 | grep '^NO')" ;;
+esac
 
-file=/var/lib/dpkg/status
-if [ ! -s $file ]; then
-	skip demo "$file does not exist here"
-	summary
+# run NAME ARGUMENT...
+run() {
+	local name=$1 out rc
+	shift
+	out=$("$BUILD/balun" demo "$@" 2>&1)
+	rc=$?
+	[ $rc -eq 0 ] && [[ $out == *"device and CPU agree in everything" ]] &&
+		[[ $out != *DIFFERS* ]]
+	report $? "$name: exit $rc: $(tail -n 15 <<<"$out")"
+}
+# the default engine: a real one, or the simulator with the reason and the remedy
+run "default" $data
+if [ $real -eq 1 ]; then
+	run "hammer" --hammer 4 $data
+	run "small device" --device soft:mem=2M --hammer 2 $data
+	run "traced" --device 'trace(soft:mem=16M)' $data
+	BALUN_UFFD_COPY=1 run "copy fallback" --hammer 4 $data
+else
+	skip "demo on real memory" "$("$BUILD/balun" doctor | grep -A2 '^NO' | tr -s ' \n' ' ')"
 fi
-out=$("$BUILD/balun" demo $file 2>&1)
-report $? "balun demo: $(tail -n 20 <<<"$out")"
-out=$("$BUILD/balun" demo --hammer 4 $file 2>&1)
-report $? "balun demo --hammer 4: $(tail -n 20 <<<"$out")"
+run "sim" --engine sim $data
+run "sim, hammer" --engine sim --hammer 4 $data
+# what --engine asks for and this machine cannot do is not replaced
+if [ $real -eq 0 ]; then
+	"$BUILD/balun" demo --engine uffd $data >/dev/null 2>&1
+	[ $? -eq 3 ]
+	report $? "an engine that cannot be used: exit 3"
+fi
 summary

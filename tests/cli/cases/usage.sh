@@ -1,0 +1,17 @@
+# SPDX-License-Identifier: GPL-2.0-only OR MIT
+# what a command line that makes no sense is told
+t frobnicate
+t --frobnicate
+t doctor extra
+t doctor --frobnicate
+t devices a b
+t devices --so
+t devices --so data/status
+t devices --so data/none.so
+t demo --hammer
+t demo --hammer many
+t demo --hammer 65
+t demo --hammer -1
+t demo a b
+t demo --engine none data/status
+"$BUILD/balun" --version 2>&1 >/dev/full | grep -o "balun: standard output: .*"
