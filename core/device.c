@@ -268,11 +268,12 @@ static bool drain_block(struct balun_device *dev, const struct engine_run *r, un
 int core_drain(struct balun_device *dev)
 {
 	struct balun_space *sp = dev->space;
-	uint64_t va = 0, last = UINT64_MAX, lost = 0;
+	uint64_t last = UINT64_MAX, lost = 0;
 	unsigned int tries = 0;
 	struct engine_run r;
 
-	while (sp->engine->next_away(sp->e, dev->id, va, &r)) {
+	/* always from 0: what is poisoned is not away any more, and mremap() may go backwards */
+	while (sp->engine->next_away(sp->e, dev->id, 0, &r)) {
 		if (r.where == ENGINE_BUSY) {
 			sp->engine->wait_idle(sp->e, r.va, CORE_DRAIN_NS);
 			continue;
@@ -287,7 +288,6 @@ int core_drain(struct balun_device *dev)
 			(unsigned long long)r.len, (unsigned long long)r.va);
 		sp->engine->poison(sp->e, r.va, r.len);
 		lost += r.len >> BALUN_PAGE_SHIFT;
-		va = r.va + r.len;
 	}
 	core_count(&sp->stats.lost_pages, lost);
 	return lost ? -EIO : 0;

@@ -409,6 +409,12 @@ int core_cpu_fault(struct balun_space *sp, uint64_t va, bool write)
 		err = home_alone(sp, block, page);
 	else if (!err && mv.page_status == PAGE_BUSY)
 		err = -EBUSY;
+	if (err == -EIO) {
+		env_log(0, "page 0x%llx is lost: its device does not give it back",
+			(unsigned long long)va);
+		sp->engine->poison(sp->e, va & ~(BALUN_PAGE_SIZE - 1), BALUN_PAGE_SIZE);
+		core_count(&sp->stats.lost_pages, 1);
+	}
 	core_hist_add(&sp->stats.cpu_fault, env_now_ns() - t0);
 	return err;
 }

@@ -7,7 +7,7 @@
 
 #define NO_HINT ((struct hint){ 0 })
 
-struct range {
+struct hint_range {
 	uint64_t va, end;
 	struct hint h;
 };
@@ -24,7 +24,7 @@ struct array {
 
 struct hint_table {
 	struct env_mutex lock;
-	struct array ranges; /* struct range: disjoint, in order, none without a hint */
+	struct array ranges; /* struct hint_range: disjoint, in order, none without a hint */
 	struct array pins;   /* struct pin: in order of va, then len */
 	uint64_t longest;    /* no pin is longer */
 };
@@ -86,9 +86,9 @@ void hint_destroy(struct hint_table *t)
 
 /* ---- hints ---- */
 
-static struct range *range_at(const struct hint_table *t, size_t i)
+static struct hint_range *range_at(const struct hint_table *t, size_t i)
 {
-	return (struct range *)t->ranges.p + i;
+	return (struct hint_range *)t->ranges.p + i;
 }
 
 /* the first range that ends after @va, or the number of ranges */
@@ -108,7 +108,7 @@ static size_t range_find(const struct hint_table *t, uint64_t va)
 }
 
 /* the range that has @va, or NULL */
-static struct range *range_of(const struct hint_table *t, uint64_t va)
+static struct hint_range *range_of(const struct hint_table *t, uint64_t va)
 {
 	size_t i = range_find(t, va);
 
@@ -119,7 +119,7 @@ static struct range *range_of(const struct hint_table *t, uint64_t va)
 static void range_split(struct hint_table *t, uint64_t va)
 {
 	size_t i = range_find(t, va);
-	struct range left;
+	struct hint_range left;
 
 	if (i == t->ranges.n || range_at(t, i)->va >= va)
 		return;
@@ -135,7 +135,7 @@ static void range_fill(struct hint_table *t, uint64_t va, uint64_t end)
 	size_t i = range_find(t, va);
 
 	while (va < end) {
-		struct range r = { .va = va, .end = end };
+		struct hint_range r = { .va = va, .end = end };
 
 		if (i < t->ranges.n)
 			r.end = ENV_MIN(end, range_at(t, i)->va);
@@ -162,7 +162,7 @@ static void ranges_tidy(struct hint_table *t)
 	size_t i, n = 0;
 
 	for (i = 0; i < t->ranges.n; i++) {
-		struct range *r = range_at(t, i), *last = n ? range_at(t, n - 1) : NULL;
+		struct hint_range *r = range_at(t, i), *last = n ? range_at(t, n - 1) : NULL;
 
 		if (hint_none(&r->h))
 			continue;
@@ -211,7 +211,7 @@ static int set(struct hint_table *t, uint64_t va, uint64_t end, enum balun_advic
 	size_t i;
 
 	/* two splits, and an empty range before, between and after those that are there */
-	if (array_reserve(&t->ranges, ranges_in(t, va, end) + 3, sizeof(struct range)))
+	if (array_reserve(&t->ranges, ranges_in(t, va, end) + 3, sizeof(struct hint_range)))
 		return -ENOMEM;
 	range_split(t, va);
 	range_split(t, end);
@@ -239,7 +239,7 @@ int hint_set(struct hint_table *t, uint64_t va, uint64_t len, enum balun_advice 
 
 void hint_get(struct hint_table *t, uint64_t va, struct hint *ret)
 {
-	const struct range *r;
+	const struct hint_range *r;
 
 	*ret = NO_HINT;
 	/* a hint that is being given at this moment may be missed: it is one */
@@ -255,7 +255,7 @@ void hint_get(struct hint_table *t, uint64_t va, struct hint *ret)
 bool hint_device_wrote(struct hint_table *t, uint64_t va)
 {
 	bool off = false;
-	struct range *r;
+	struct hint_range *r;
 
 	if (env_likely(!env_load_relaxed(&t->ranges.n)))
 		return false;
@@ -378,7 +378,8 @@ uint64_t hint_bytes(struct hint_table *t)
 	uint64_t n;
 
 	env_mutex_lock(&t->lock);
-	n = sizeof(*t) + t->ranges.room * sizeof(struct range) + t->pins.room * sizeof(struct pin);
+	n = sizeof(*t) + t->ranges.room * sizeof(struct hint_range) +
+	    t->pins.room * sizeof(struct pin);
 	env_mutex_unlock(&t->lock);
 	return n;
 }

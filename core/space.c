@@ -176,7 +176,7 @@ static bool quiesce_run(struct balun_space *sp, const struct engine_run *r, unsi
 
 int core_quiesce(struct balun_space *sp)
 {
-	uint64_t va = 0, last = UINT64_MAX;
+	uint64_t last = UINT64_MAX;
 	unsigned int tries = 0;
 	struct engine_run r;
 	int err = 0;
@@ -187,17 +187,16 @@ int core_quiesce(struct balun_space *sp)
 		env_cond_wait(&sp->move_done, &sp->move_lock, ENV_FOREVER);
 	env_mutex_unlock(&sp->move_lock);
 
-	while (sp->engine->next_away(sp->e, 0, va, &r)) {
+	/* always from 0: what is poisoned is not away any more, and mremap() may go backwards */
+	while (sp->engine->next_away(sp->e, 0, 0, &r)) {
 		if (r.where == ENGINE_BUSY) {
 			sp->engine->wait_idle(sp->e, r.va, CORE_DRAIN_NS);
 			continue;
 		}
 		tries = r.va == last ? tries + 1 : 0;
 		last = r.va;
-		if (!quiesce_run(sp, &r, tries)) {
+		if (!quiesce_run(sp, &r, tries))
 			err = -EIO;
-			va = r.va + r.len;
-		}
 	}
 	return err;
 }

@@ -1,0 +1,624 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
+/*
+ * Collect: pages leave the program's memory, or are marked to come home.
+ *
+ * Towards a device a page is moved out (UFFDIO_MOVE) into a frame, or straight into a device whose
+ * memory is host pages; without MOVE it is write-protected and copied, and dropped at commit. A
+ * page in the hand of somebody else (pinned, shared after fork) refuses to move and stays.
+ *
+ * Lock: u->lock over each look and the ioctl it justifies; it is let go when an event is pending,
+ * and then everything is looked at again.
+ */
+#include <sched.h>
+#include <sys/ioctl.h>
+#include <sys/uio.h>
+#include <unistd.h>
+
+#include "engine/uffd/uffd.h"
+
+#define BLOCK_PAGES BALUN_BLOCK_PAGES
+
+int uffd_move(struct uffd *u, uint64_t dst, uint64_t src, uint64_t len, uint64_t *ret_done)
+{
+	struct uffdio_move m = { .dst = dst, .src = src, .len = len };
+
+	*ret_done = 0;
+	while (*ret_done < len) {
+		m.dst = dst + *ret_done;
+		m.src = src + *ret_done;
+		m.len = len - *ret_done;
+		m.move = 0;
+		if (!ioctl(u->caps.fd, UFFDIO_MOVE, &m)) {
+			*ret_done = len;
+			break;
+		}
+		if (m.move <= 0)
+			return -errno;
+		*ret_done += m.move;
+	}
+	return 0;
+}
+
+int uffd_copy(struct uffd *u, uint64_t dst, const void *src, uint64_t len, uint64_t *ret_done)
+{
+	*ret_done = 0;
+	while (*ret_done < len) {
+		struct uffdio_copy c = { .dst = dst + *ret_done,
+					 .src = (uintptr_t)src + *ret_done,
+					 .len = len - *ret_done };
+
+		if (!ioctl(u->caps.fd, UFFDIO_COPY, &c)) {
+			*ret_done = len;
+			break;
+		}
+		if (c.copy <= 0)
+			return -errno;
+		*ret_done += c.copy;
+	}
+	return 0;
+}
+
+void uffd_wake(struct uffd *u, uint64_t va, uint64_t len)
+{
+	struct uffdio_range r = { .start = va, .len = len };
+
+	ioctl(u->caps.fd, UFFDIO_WAKE, &r); /* fails where nothing is registered: nobody waits */
+}
+
+/* Parts of the range may be gone or never have been registered: then the whole call fails, and it
+ * is done page by page. Switching off wakes who waits. */
+void uffd_protect(struct uffd *u, uint64_t va, uint64_t len, bool on)
+{
+	struct uffdio_writeprotect p = {
+		.range = { .start = va, .len = len },
+		.mode = on ? UFFDIO_WRITEPROTECT_MODE_WP : 0,
+	};
+	uint64_t a;
+
+	while (ioctl(u->caps.fd, UFFDIO_WRITEPROTECT, &p)) {
+		if (errno == EAGAIN) {
+			uffd_yield_to_events(u);
+			continue;
+		}
+		for (a = va; len > PAGE && a < va + len; a += PAGE)
+			uffd_protect(u, a, PAGE, on);
+		return;
+	}
+}
+
+/*
+ * The kernel refuses with EAGAIN from the moment a memory call has begun until its thread has run
+ * again after the event was read. The reader drains itself; others let it and that thread run.
+ */
+void uffd_yield_to_events(struct uffd *u)
+{
+	env_assert_held(&u->lock);
+	env_mutex_unlock(&u->lock);
+	if (uffd_on_reader(u))
+		uffd_drain_events(u);
+	sched_yield();
+	env_mutex_lock(&u->lock);
+}
+
+/* ---- transits ---- */
+
+static struct transit *transit_begin(struct uffd *u, struct engine_batch *b)
+{
+	struct transit *t = u->free_transits;
+
+	env_assert_held(&u->lock);
+	if (t)
+		u->free_transits = t->next;
+	else
+		t = env_alloc(sizeof(*t));
+	if (!t)
+		return NULL;
+	t->b = b;
+	t->slot = NULL;
+	t->base = 0;
+	t->waiters = t->copied = false;
+	t->nevents = 0;
+	if (!t->event) {
+		t->event = t->first;
+		t->room = sizeof(t->first) / sizeof(t->first[0]);
+	}
+	env_list_init(&t->link);
+	env_list_add_tail(&u->transits, &t->link);
+	b->engine = t;
+	return t;
+}
+
+/* follow a page of the block through what happened since it was taken */
+bool transit_locate(const struct transit *t, uint64_t *va)
+{
+	unsigned int i;
+
+	for (i = 0; i < t->nevents; i++) {
+		const struct transit_event *e = &t->event[i];
+
+		if (*va < e->start || *va >= e->end)
+			continue;
+		if (!e->remap)
+			return false;
+		*va = e->to + (*va - e->start);
+	}
+	return true;
+}
+
+static void log_one(struct transit *t, const struct transit_event *e)
+{
+	if (t->nevents == t->room) {
+		struct transit_event *n = env_alloc(2 * t->room * sizeof(*n));
+
+		env_assert(n); /* forgetting an event would bring back dropped data */
+		memcpy(n, t->event, t->nevents * sizeof(*n));
+		if (t->event != t->first)
+			env_free(t->event);
+		t->event = n;
+		t->room *= 2;
+	}
+	t->event[t->nevents++] = *e;
+}
+
+void transit_log(struct uffd *u, uint64_t start, uint64_t end, uint64_t to, bool remap)
+{
+	struct transit_event e = { start, end, to, remap };
+	struct env_list *l;
+
+	env_assert_held(&u->lock);
+	env_list_for_each (l, &u->transits)
+		log_one(env_container_of(l, struct transit, link), &e);
+}
+
+/* ---- pieces ---- */
+
+static void piece_add(struct engine_batch *b, const struct engine_piece *p)
+{
+	struct engine_piece *last = b->npieces ? &b->piece[b->npieces - 1] : NULL;
+	uint64_t end;
+
+	if (last && last->first + last->npages == p->first && last->src_kind == p->src_kind &&
+	    last->dst_kind == p->dst_kind && last->src_dev == p->src_dev &&
+	    last->moved == p->moved) {
+		end = (uint64_t)last->npages << BALUN_PAGE_SHIFT;
+		if ((p->src_kind == BALUN_KIND_ZERO || last->src + end == p->src) &&
+		    last->dst + end == p->dst) {
+			last->npages += p->npages;
+			return;
+		}
+	}
+	b->piece[b->npieces++] = *p;
+}
+
+static uint64_t place_off(const struct engine_batch *b, unsigned int i)
+{
+	return (uint64_t)b->place[i] << BALUN_PAGE_SHIFT;
+}
+
+/* how many pages from i have consecutive places, at most n */
+static unsigned int place_run(const struct engine_batch *b, unsigned int i, unsigned int n)
+{
+	unsigned int k = 1;
+
+	while (k < n && b->place[i + k] == b->place[i] + k)
+		k++;
+	return k;
+}
+
+static void mark_taken(struct uffd *u, struct engine_batch *b, unsigned int i, unsigned int n)
+{
+	/* room was reserved when the batch began: this cannot fail */
+	if (softpt_set_busy(u->pt, b->va + i * PAGE, n * PAGE))
+		env_die("softpt_set_busy", __FILE__, __LINE__);
+	memset(b->status + i, PAGE_TAKEN, n);
+}
+
+/* n pages (with consecutive places) whose content now is at @src, or zeros */
+static void taken_out(struct uffd *u, struct engine_batch *b, unsigned int i, unsigned int n,
+		      uint32_t kind, uint64_t src, bool moved)
+{
+	while (n) {
+		unsigned int k = place_run(b, i, n);
+		struct engine_piece p = { .first = i,
+					  .npages = k,
+					  .src_kind = kind,
+					  .src = src,
+					  .dst_kind = BALUN_KIND_LOCAL,
+					  .dst_dev = b->dst,
+					  .dst = place_off(b, i),
+					  .moved = moved };
+
+		mark_taken(u, b, i, k);
+		piece_add(b, &p);
+		i += k;
+		n -= k;
+		src += k * PAGE;
+	}
+}
+
+/* where the next pages are moved to: a device's own host memory, or the frame slot */
+static uint64_t move_target(struct uffd *u, struct transit *t, const struct engine_batch *b,
+			    unsigned int i)
+{
+	const struct balun_desc *d = &u->device[b->dst];
+
+	if (d->host_base)
+		return (uintptr_t)d->host_base + place_off(b, i);
+	return t->slot->base + t->slot->top * PAGE;
+}
+
+static void take_holes(struct uffd *u, struct engine_batch *b, unsigned int i, unsigned int n)
+{
+	const struct balun_desc *d = &u->device[b->dst];
+
+	if (!b->holes) {
+		memset(b->status + i, PAGE_EMPTY, n);
+		return;
+	}
+	/* a device's host memory without content is empty and reads as zeros: nothing to do */
+	taken_out(u, b, i, n, BALUN_KIND_ZERO, 0, d->host_base != NULL);
+}
+
+/* MOVE says there is nothing at page i: as many as there are up to n */
+static unsigned int hole_run(const struct engine_batch *b, unsigned int i, unsigned int n)
+{
+	env_bits present;
+	unsigned int k;
+
+	if (maps_present(b->va + i * PAGE, n, present))
+		return 1;
+	k = env_bits_next(present, 0, true);
+	return ENV_MAX(1U, ENV_MIN(k, n));
+}
+
+/*
+ * Pages [i, i + n) are watched, here and not in transit. Takes as many as one MOVE gives; returns
+ * how many pages were dealt with; 0: an event is pending, let it pass and look again.
+ */
+static unsigned int move_out(struct uffd *u, struct transit *t, struct engine_batch *b,
+			     unsigned int i, unsigned int n)
+{
+	bool host = u->device[b->dst].host_base != NULL;
+	uint64_t dst, done;
+	unsigned int k;
+	int err;
+
+	if (host)
+		n = place_run(b, i, n);
+	dst = move_target(u, t, b, i);
+	err = uffd_move(u, dst, b->va + i * PAGE, n * PAGE, &done);
+	k = done >> BALUN_PAGE_SHIFT;
+	if (k) {
+		taken_out(u, b, i, k, BALUN_KIND_SYSTEM, dst, host);
+		if (!host)
+			t->slot->top += k;
+		return k;
+	}
+	switch (err) {
+	case -EAGAIN:
+		return 0;
+	case -ENOENT:
+		k = hole_run(b, i, n);
+		take_holes(u, b, i, k);
+		return k;
+	case -EEXIST: /* let go of while populated: empty it, then again */
+		if (host) {
+			frames_empty(u, dst, PAGE);
+			return 0;
+		}
+		t->slot->spoiled = true;
+		/* fall through */
+	case -EBUSY:
+		b->status[i] = PAGE_BUSY;
+		return 1;
+	default: /* a mapping that does not match: read-only, mlocked */
+		b->status[i] = PAGE_UNMOVABLE;
+		return 1;
+	}
+}
+
+/* on a device: source is there; another device's pages are only marked */
+static void take_away(struct uffd *u, struct engine_batch *b, unsigned int i, unsigned int n,
+		      uint32_t place)
+{
+	unsigned int dev = SOFTPT_DEV(place), j;
+	const struct balun_desc *from = &u->device[dev], *to = &u->device[b->dst];
+	struct engine_piece p = { .src_kind = BALUN_KIND_LOCAL,
+				  .src_dev = dev,
+				  .dst_kind = BALUN_KIND_LOCAL,
+				  .dst_dev = b->dst };
+
+	p.moved = b->dst && from->host_base && to->host_base;
+	for (j = 0; j < n; j++)
+		b->origin[i + j] = place + j;
+	softpt_clear_away(u->pt, b->va + i * PAGE, n * PAGE);
+	while (n) {
+		unsigned int k = place_run(b, i, n);
+
+		p.first = i;
+		p.npages = k;
+		p.src = (uint64_t)SOFTPT_PGNO(place) << BALUN_PAGE_SHIFT;
+		p.dst = place_off(b, i);
+		mark_taken(u, b, i, k);
+		piece_add(b, &p);
+		i += k;
+		n -= k;
+		place += k;
+	}
+}
+
+/* end of the run of wanted pages that begins at i */
+static unsigned int want_end(const struct engine_batch *b, unsigned int i)
+{
+	return env_bits_next(b->want, i, false);
+}
+
+static unsigned int present_run(struct uffd *u, struct transit *t, struct engine_batch *b,
+				unsigned int i, unsigned int n);
+
+/* pages from i: deals with some of them, returns how many; 0: look again. Lock held */
+static unsigned int collect_some(struct uffd *u, struct transit *t, struct engine_batch *b,
+				 unsigned int i)
+{
+	uint64_t va = b->va + i * PAGE, until;
+	unsigned int n = want_end(b, i) - i;
+	struct softpt_run r;
+
+	softpt_run(u->pt, va, n * PAGE, &r);
+	n = r.len >> BALUN_PAGE_SHIFT;
+	if (r.busy) {
+		memset(b->status + i, PAGE_BUSY, n);
+		return n;
+	}
+	if (r.away) {
+		if (SOFTPT_DEV(r.place) == b->dst || (b->src && SOFTPT_DEV(r.place) != b->src))
+			memset(b->status + i, PAGE_ALREADY, n);
+		else
+			take_away(u, b, i, n, r.place);
+		return n;
+	}
+	if (b->src) {
+		memset(b->status + i, PAGE_ALREADY, n);
+		return n;
+	}
+	if (!watch_covers(&u->watch, va, &until)) {
+		n = ENV_MIN((uint64_t)n, (until - va) >> BALUN_PAGE_SHIFT);
+		memset(b->status + i, PAGE_UNMOVABLE, n);
+		return n;
+	}
+	n = ENV_MIN((uint64_t)n, (until - va) >> BALUN_PAGE_SHIFT);
+	return present_run(u, t, b, i, n);
+}
+
+static unsigned int present_run(struct uffd *u, struct transit *t, struct engine_batch *b,
+				unsigned int i, unsigned int n)
+{
+	env_bits inside;
+	unsigned int k;
+
+	if (uffd_is_changing(u, b->va + i * PAGE, b->va + (i + n) * PAGE)) {
+		memset(b->status + i, PAGE_BUSY, n);
+		return n;
+	}
+	memset(inside, 0, sizeof(inside));
+	uffd_inside_bits(u, b->va, inside);
+	if (env_bit(inside, i)) {
+		b->status[i] = PAGE_BUSY;
+		return 1;
+	}
+	k = env_bits_next(inside, i, true);
+	return move_out(u, t, b, i, ENV_MIN(n, k - i));
+}
+
+/* ---- the copying way, for kernels without MOVE ---- */
+
+/*
+ * Pages stay mapped and readable; write-protected and marked busy, they cannot change: a writer's
+ * fault waits for the commit, which drops them or takes the protection off. Returns pages dealt
+ * with, all of them marked. The content is read without the lock: if the program unmaps or discards
+ * it meanwhile the read fails or gives zeros, the event is logged, and commit finds the page gone.
+ */
+static void copy_out(struct uffd *u, struct transit *t, struct engine_batch *b, unsigned int i,
+		     unsigned int n)
+{
+	uint64_t va = b->va + i * PAGE;
+	env_bits present;
+	unsigned int k, end;
+
+	t->copied = true;
+	mark_taken(u, b, i, n);
+	uffd_protect(u, va, n * PAGE, true);
+	env_mutex_unlock(&u->lock);
+	if (maps_present(va, n, present))
+		env_bits_set_range(memset(present, 0, sizeof(present)), 0, n);
+	for (k = 0; k < n; k = end) {
+		bool here = env_bit(present, k);
+		struct iovec local, remote;
+		ssize_t got = -1;
+
+		end = ENV_MIN(n, env_bits_next(present, k, !here));
+		local.iov_base = (char *)t->bounce + (i + k) * PAGE;
+		remote.iov_base = (void *)(uintptr_t)(va + k * PAGE);
+		local.iov_len = remote.iov_len = (end - k) * PAGE;
+		if (here) {
+			got = process_vm_readv(getpid(), &local, 1, &remote, 1, 0);
+			if (got != (ssize_t)local.iov_len)
+				memset(b->status + i + k, PAGE_FAILED, end - k);
+		} else if (!b->holes) {
+			memset(b->status + i + k, PAGE_FAILED, end - k);
+		}
+	}
+	env_mutex_lock(&u->lock);
+	for (k = 0; k < n; k++) {
+		bool here = env_bit(present, k);
+
+		if (b->status[i + k] == PAGE_FAILED) {
+			b->status[i + k] = PAGE_TAKEN; /* put back by commit, as busy */
+			continue;
+		}
+		taken_out(u, b, i + k, 1, here ? BALUN_KIND_SYSTEM : BALUN_KIND_ZERO,
+			  here ? (uintptr_t)t->bounce + (i + k) * PAGE : 0, false);
+	}
+}
+
+static unsigned int copy_out_some(struct uffd *u, struct transit *t, struct engine_batch *b,
+				  unsigned int i)
+{
+	uint64_t va = b->va + i * PAGE, until;
+	unsigned int n = want_end(b, i) - i, k;
+	struct softpt_run r;
+	env_bits inside;
+
+	softpt_run(u->pt, va, n * PAGE, &r);
+	if (r.busy || r.away || b->src || !watch_covers(&u->watch, va, &until))
+		return collect_some(u, t, b, i);
+	n = ENV_MIN(r.len, until - va) >> BALUN_PAGE_SHIFT;
+	memset(inside, 0, sizeof(inside));
+	uffd_inside_bits(u, b->va, inside);
+	if (env_bit(inside, i) || uffd_is_changing(u, va, va + n * PAGE)) {
+		b->status[i] = PAGE_BUSY;
+		return 1;
+	}
+	k = env_bits_next(inside, i, true);
+	n = ENV_MIN(n, k - i);
+	copy_out(u, t, b, i, n);
+	return n;
+}
+
+/* ---- home ---- */
+
+/* where the content of n pages that come home is put; frames if they are worth it */
+static uint64_t home_buffer(struct uffd *u, struct transit *t, unsigned int want)
+{
+	if (u->move && want >= u->move_min) {
+		t->slot = frames_get_full(u, want);
+		if (t->slot) {
+			t->base = t->slot->top - want;
+			return t->slot->base + t->base * PAGE;
+		}
+	}
+	return (uintptr_t)t->bounce;
+}
+
+static unsigned int home_some(struct uffd *u, struct engine_batch *b, unsigned int i,
+			      uint64_t *buffer)
+{
+	unsigned int n = want_end(b, i) - i, j;
+	struct engine_piece p = { .first = i,
+				  .src_kind = BALUN_KIND_LOCAL,
+				  .dst_kind = BALUN_KIND_SYSTEM };
+	struct softpt_run r;
+
+	softpt_run(u->pt, b->va + i * PAGE, n * PAGE, &r);
+	n = r.len >> BALUN_PAGE_SHIFT;
+	if (r.busy || !r.away || (b->src && SOFTPT_DEV(r.place) != b->src)) {
+		memset(b->status + i, r.busy ? PAGE_BUSY : PAGE_ALREADY, n);
+		return n;
+	}
+	p.npages = n;
+	p.src_dev = SOFTPT_DEV(r.place);
+	p.src = (uint64_t)SOFTPT_PGNO(r.place) << BALUN_PAGE_SHIFT;
+	p.moved = u->device[p.src_dev].host_base != NULL;
+	p.dst = *buffer;
+	*buffer += n * PAGE;
+	for (j = 0; j < n; j++)
+		b->origin[i + j] = r.place + j;
+	softpt_clear_away(u->pt, r.va, r.len);
+	mark_taken(u, b, i, n);
+	piece_add(b, &p);
+	return n;
+}
+
+/* how many wanted pages are away and need host memory on the way */
+static unsigned int home_count(struct uffd *u, const struct engine_batch *b)
+{
+	unsigned int i = env_bits_next(b->want, 0, true), n = 0;
+
+	while (i < BLOCK_PAGES) {
+		struct softpt_run r;
+
+		softpt_run(u->pt, b->va + i * PAGE, (want_end(b, i) - i) * PAGE, &r);
+		if (r.away && !r.busy && !u->device[SOFTPT_DEV(r.place)].host_base)
+			n += r.len >> BALUN_PAGE_SHIFT;
+		i = env_bits_next(b->want, i + (r.len >> BALUN_PAGE_SHIFT), true);
+	}
+	return n;
+}
+
+static int collect_home(struct uffd *u, struct transit *t, struct engine_batch *b)
+{
+	unsigned int i, n = home_count(u, b);
+	uint64_t buffer = 0;
+
+	if (n && !t->bounce) {
+		t->bounce = env_pages_alloc(BLOCK);
+		if (!t->bounce)
+			return -ENOMEM;
+	}
+	if (n)
+		buffer = home_buffer(u, t, n);
+	for (i = env_bits_next(b->want, 0, true); i < BLOCK_PAGES;)
+		i = env_bits_next(b->want, i + home_some(u, b, i, &buffer), true);
+	return 0;
+}
+
+static int collect_out(struct uffd *u, struct transit *t, struct engine_batch *b)
+{
+	unsigned int i, n = env_bits_count(b->want);
+	bool huge;
+
+	if (!u->move && !t->bounce) {
+		t->bounce = env_pages_alloc(BLOCK);
+		if (!t->bounce)
+			return -ENOMEM;
+	}
+	if (u->move && !u->device[b->dst].host_base) {
+		huge = n == BLOCK_PAGES && maps_is_huge(b->va);
+		t->slot = frames_get_room(u, n, huge);
+		if (!t->slot)
+			return -ENOMEM;
+		t->base = t->slot->top;
+	}
+	for (i = env_bits_next(b->want, 0, true); i < BLOCK_PAGES;) {
+		n = u->move ? collect_some(u, t, b, i) : copy_out_some(u, t, b, i);
+		if (!n) {
+			uffd_yield_to_events(u);
+			continue;
+		}
+		i = env_bits_next(b->want, i + n, true);
+	}
+	return 0;
+}
+
+int uffd_collect(void *e, struct engine_batch *b)
+{
+	struct uffd *u = e;
+	struct transit *t;
+	int err;
+
+	if (b->dst) {
+		unsigned int first = env_bits_next(b->want, 0, true), last = BLOCK_PAGES;
+
+		while (!env_bit(b->want, last - 1))
+			last--;
+		uffd_watch_range(u, b->va + first * PAGE, (last - first) * PAGE);
+	}
+	env_mutex_lock(&u->lock);
+	err = softpt_reserve(u->pt, b->va, true);
+	if (err)
+		goto unlock;
+	t = transit_begin(u, b);
+	if (!t) {
+		err = -ENOMEM;
+		goto unlock;
+	}
+	err = b->dst ? collect_out(u, t, b) : collect_home(u, t, b);
+	if (err) {
+		env_list_del(&t->link);
+		t->next = u->free_transits;
+		u->free_transits = t;
+	}
+unlock:
+	env_mutex_unlock(&u->lock);
+	return err;
+}

@@ -1,0 +1,449 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
+/*
+ * Commit: the new residency becomes true, page by page; what failed is put back.
+ *
+ * The program may have moved or dropped pages while they were in transit: each is looked up where
+ * it is now (transit_locate()) under the lock, together with the ioctl that installs it. Nothing
+ * here can fail for good: a page towards home that cannot be installed stays away; a page that is
+ * to be put back is installed by MOVE or COPY, tried until the pending event is over.
+ */
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "engine/uffd/uffd.h"
+
+#define BLOCK_PAGES BALUN_BLOCK_PAGES
+
+static uint64_t page_va(const struct engine_batch *b, unsigned int i)
+{
+	return b->va + i * PAGE;
+}
+
+/* pages [i, i + n) are at consecutive addresses now; returns how many, their place in *va */
+static unsigned int locate_run(const struct transit *t, const struct engine_batch *b,
+			       unsigned int i, unsigned int n, uint64_t *va, bool *gone)
+{
+	unsigned int k;
+
+	*va = page_va(b, i);
+	*gone = !transit_locate(t, va);
+	if (!t->nevents)
+		return n;
+	for (k = 1; k < n; k++) {
+		uint64_t next = page_va(b, i + k);
+		bool g = !transit_locate(t, &next);
+
+		if (g != *gone || (!g && next != *va + k * PAGE))
+			break;
+	}
+	return k;
+}
+
+static int zeropage(struct uffd *u, uint64_t va, uint64_t len)
+{
+	struct uffdio_zeropage z = { .range = { .start = va, .len = len } };
+
+	return ioctl(u->caps.fd, UFFDIO_ZEROPAGE, &z) ? -errno : 0;
+}
+
+/* ---- towards a device ---- */
+
+/* content that the program dropped leaves a device's host memory, so that it is empty there */
+static void drop_content(struct uffd *u, const struct engine_batch *b, const struct engine_piece *p,
+			 unsigned int i, unsigned int n)
+{
+	const struct balun_desc *d;
+	uint64_t off;
+
+	if (p->dst_kind == BALUN_KIND_LOCAL && u->device[p->dst_dev].host_base && u->move) {
+		d = &u->device[p->dst_dev];
+		off = p->dst + (i - p->first) * PAGE;
+		frames_empty(u, (uintptr_t)d->host_base + off, n * PAGE);
+	}
+	if (p->src_kind == BALUN_KIND_LOCAL && u->device[p->src_dev].host_base && u->move) {
+		d = &u->device[p->src_dev];
+		off = p->src + (i - p->first) * PAGE;
+		frames_empty(u, (uintptr_t)d->host_base + off, n * PAGE);
+	}
+	(void)b;
+}
+
+/*
+ * The zap of the copying way. Its REMOVE event is our own; the reader is told which to expect. The
+ * lock is not held (the call waits for the reader), so the pages are looked up again afterwards.
+ * Limit, kernels without MOVE only: memory that another thread unmaps by a call that is not hooked
+ * and maps anew in this very moment is not told apart from the old.
+ */
+static void zap(struct uffd *u, uint64_t va, uint64_t len)
+{
+	unsigned int i;
+
+	for (;;) {
+		for (i = 0; i < sizeof(u->own_remove) / sizeof(u->own_remove[0]); i++)
+			if (!u->own_remove[i].n)
+				break;
+		if (i < sizeof(u->own_remove) / sizeof(u->own_remove[0]))
+			break;
+		env_cond_wait(&u->idle, &u->lock, ENV_FOREVER);
+	}
+	u->own_remove[i].start = va;
+	u->own_remove[i].end = va + len;
+	u->own_remove[i].n = 1;
+	env_mutex_unlock(&u->lock);
+	syscall(SYS_madvise, va, len, MADV_DONTNEED);
+	env_mutex_lock(&u->lock);
+	u->own_remove[i].n = 0; /* also if there was nothing to remove and so no event */
+	env_cond_wake(&u->idle);
+}
+
+/* pages that were copied are dropped from the program's memory; none of it is locked meanwhile */
+static void zap_copied(struct uffd *u, struct transit *t, struct engine_batch *b)
+{
+	unsigned int j, i, n;
+	uint64_t va;
+	bool gone;
+
+	for (j = 0; j < b->npieces; j++) {
+		const struct engine_piece *p = &b->piece[j];
+
+		if (p->src_kind != BALUN_KIND_SYSTEM)
+			continue;
+		for (i = p->first; i < p->first + p->npages; i += n) {
+			n = p->first + p->npages - i;
+			if (b->status[i] != PAGE_TAKEN) {
+				n = 1;
+				continue;
+			}
+			for (unsigned int k = 1; k < n; k++)
+				if (b->status[i + k] != PAGE_TAKEN)
+					n = k;
+			n = locate_run(t, b, i, n, &va, &gone);
+			if (!gone)
+				zap(u, va, n * PAGE);
+		}
+	}
+}
+
+/* the page was moved to @src: back into the program's memory. Lock held, let go of while an event
+ * is pending; the page may be dropped or moved by it. */
+static void put_back(struct uffd *u, struct transit *t, struct engine_batch *b, unsigned int i,
+		     uint64_t src)
+{
+	uint64_t va, done;
+	int err;
+
+	for (;;) {
+		va = page_va(b, i);
+		if (!transit_locate(t, &va))
+			return;
+		err = uffd_move(u, va, src, PAGE, &done);
+		if (err == -EINVAL || err == -EBUSY) /* other protection by now: a copy does */
+			err = uffd_copy(u, va, (void *)(uintptr_t)src, PAGE, &done);
+		if (err != -EAGAIN)
+			break;
+		uffd_yield_to_events(u);
+	}
+	if (err)
+		env_log(0, "page 0x%llx could not be put back: %s", (unsigned long long)va,
+			strerror(-err));
+	if (t->slot)
+		t->slot->spoiled = true;
+}
+
+/* page i of a piece towards a device failed: as it was before */
+static void restore_out(struct uffd *u, struct transit *t, struct engine_batch *b,
+			const struct engine_piece *p, unsigned int i)
+{
+	uint64_t va = page_va(b, i);
+
+	if (p->src_kind == BALUN_KIND_SYSTEM && !t->copied)
+		put_back(u, t, b, i, p->src + (i - p->first) * PAGE);
+	va = page_va(b, i);
+	if (!transit_locate(t, &va)) {
+		b->status[i] = PAGE_GONE;
+		return;
+	}
+	softpt_clear_busy(u->pt, va, PAGE);
+	if (p->src_kind == BALUN_KIND_LOCAL) {
+		if (softpt_set_away(u->pt, va, PAGE, b->origin[i]))
+			env_die("softpt_set_away", __FILE__, __LINE__);
+		b->origin[i] = 0;
+	}
+	if (t->copied)
+		uffd_protect(u, va, PAGE, false);
+}
+
+/* device to device, both in host memory: the page itself goes. Lock held. */
+static int move_between(struct uffd *u, const struct engine_piece *p, unsigned int i,
+			unsigned int n)
+{
+	uint64_t src = (uintptr_t)u->device[p->src_dev].host_base + p->src;
+	uint64_t dst = (uintptr_t)u->device[p->dst_dev].host_base + p->dst, done;
+	unsigned int k;
+	int err;
+
+	for (k = 0; k < n;) {
+		uint64_t off = (i + k - p->first) * PAGE;
+
+		err = uffd_move(u, dst + off, src + off, (n - k) * PAGE, &done);
+		k += done >> BALUN_PAGE_SHIFT;
+		if (k == n)
+			break;
+		if (err == -EAGAIN)
+			uffd_yield_to_events(u);
+		else if (err == -ENOENT)
+			k++; /* a page of zeros that was never written */
+		else if (err == -EEXIST)
+			frames_empty(u, dst + (i + k - p->first) * PAGE, PAGE);
+		else if (err)
+			return err;
+	}
+	return 0;
+}
+
+static void commit_out_run(struct uffd *u, struct transit *t, struct engine_batch *b,
+			   const struct engine_piece *p, unsigned int i, unsigned int n)
+{
+	uint64_t va;
+	bool gone;
+
+	if (p->moved && p->src_kind == BALUN_KIND_LOCAL && move_between(u, p, i, n))
+		env_die("host pages of a device do not move", __FILE__, __LINE__);
+	while (n) {
+		unsigned int k = locate_run(t, b, i, n, &va, &gone);
+
+		if (gone) {
+			memset(b->status + i, PAGE_GONE, k);
+			drop_content(u, b, p, i, k);
+		} else {
+			if (softpt_set_away(u->pt, va, k * PAGE, SOFTPT_PLACE(b->dst, b->place[i])))
+				env_die("softpt_set_away", __FILE__, __LINE__);
+			softpt_clear_busy(u->pt, va, k * PAGE);
+			memset(b->status + i, PAGE_MOVED, k);
+			if (p->src_kind == BALUN_KIND_LOCAL && !p->moved && u->move &&
+			    u->device[p->src_dev].host_base)
+				frames_empty(u,
+					     (uintptr_t)u->device[p->src_dev].host_base + p->src +
+						     (i - p->first) * PAGE,
+					     k * PAGE);
+		}
+		i += k;
+		n -= k;
+	}
+}
+
+/* runs of pages with the same status, piece by piece */
+static void commit_out(struct uffd *u, struct transit *t, struct engine_batch *b)
+{
+	unsigned int j, i, n;
+
+	if (t->copied)
+		zap_copied(u, t, b);
+	for (j = 0; j < b->npieces; j++) {
+		const struct engine_piece *p = &b->piece[j];
+		unsigned int end = p->first + p->npages;
+
+		for (i = p->first; i < end; i += n) {
+			n = 1;
+			if (b->status[i] != PAGE_TAKEN) {
+				restore_out(u, t, b, p, i);
+				continue;
+			}
+			while (i + n < end && b->status[i + n] == PAGE_TAKEN)
+				n++;
+			commit_out_run(u, t, b, p, i, n);
+		}
+	}
+}
+
+/* taken, but in no piece: could not be read. It never left. */
+static void commit_unread(struct uffd *u, struct transit *t, struct engine_batch *b)
+{
+	unsigned int i;
+
+	for (i = 0; t->copied && i < BLOCK_PAGES; i++) {
+		uint64_t va = page_va(b, i);
+
+		if (b->status[i] != PAGE_TAKEN)
+			continue;
+		if (!transit_locate(t, &va)) {
+			b->status[i] = PAGE_GONE;
+			continue;
+		}
+		b->status[i] = b->holes ? PAGE_BUSY : PAGE_EMPTY;
+		softpt_clear_busy(u->pt, va, PAGE);
+		uffd_protect(u, va, PAGE, false);
+	}
+}
+
+/* ---- home ---- */
+
+/* install n pages at @va from host memory @src: *ret_done bytes; 0 or -errno at that page */
+static int install(struct uffd *u, bool frames, uint64_t va, uint64_t src, uint64_t len,
+		   uint64_t *ret_done)
+{
+	int err;
+
+	if (!frames)
+		return uffd_copy(u, va, (void *)(uintptr_t)src, len, ret_done);
+	err = uffd_move(u, va, src, len, ret_done);
+	if (!err || *ret_done || err == -EAGAIN || err == -EEXIST)
+		return err;
+	if (err == -ENOENT && zeropage(u, va, PAGE) == 0) {
+		*ret_done = PAGE; /* a page of zeros that was never written */
+		return 0;
+	}
+	return uffd_copy(u, va, (void *)(uintptr_t)src, PAGE, ret_done);
+}
+
+/* stays away after all */
+static void restore_home(struct uffd *u, struct transit *t, struct engine_batch *b, unsigned int i)
+{
+	uint64_t va = page_va(b, i);
+
+	if (!transit_locate(t, &va)) {
+		b->status[i] = PAGE_GONE;
+		return;
+	}
+	softpt_clear_busy(u->pt, va, PAGE);
+	if (softpt_set_away(u->pt, va, PAGE, b->origin[i]))
+		env_die("softpt_set_away", __FILE__, __LINE__);
+	b->origin[i] = 0;
+	if (b->status[i] == PAGE_TAKEN)
+		b->status[i] = PAGE_BUSY;
+}
+
+/* @n pages of a piece from page i were installed at @va */
+static void installed(struct uffd *u, struct engine_batch *b, const struct engine_piece *p,
+		      unsigned int i, unsigned int n, uint64_t va)
+{
+	softpt_clear_busy(u->pt, va, n * PAGE);
+	memset(b->status + i, PAGE_MOVED, n);
+	if (p->moved)
+		return;
+	if (u->move && u->device[p->src_dev].host_base)
+		frames_empty(u,
+			     (uintptr_t)u->device[p->src_dev].host_base + p->src +
+				     (i - p->first) * PAGE,
+			     n * PAGE);
+}
+
+static void commit_home_run(struct uffd *u, struct transit *t, struct engine_batch *b,
+			    const struct engine_piece *p, unsigned int i, unsigned int n)
+{
+	uint64_t from = p->moved ? (uintptr_t)u->device[p->src_dev].host_base + p->src : p->dst;
+	bool frames = p->moved || t->slot, gone;
+	uint64_t va, done;
+	int err;
+
+	while (n) {
+		unsigned int k = locate_run(t, b, i, n, &va, &gone);
+
+		done = 0;
+		err = 0;
+		if (gone) {
+			memset(b->status + i, PAGE_GONE, k);
+			drop_content(u, b, p, i, k);
+		} else {
+			err = install(u, frames, va, from + (i - p->first) * PAGE, k * PAGE, &done);
+			k = done >> BALUN_PAGE_SHIFT;
+			if (k)
+				installed(u, b, p, i, k, va);
+		}
+		i += k;
+		n -= k;
+		if (err == -EAGAIN)
+			uffd_yield_to_events(u);
+		else if (err && !done) {
+			env_log(1, "page 0x%llx cannot be installed: %s", (unsigned long long)va,
+				strerror(-err));
+			restore_home(u, t, b, i++);
+			n--;
+		}
+	}
+}
+
+static void commit_home(struct uffd *u, struct transit *t, struct engine_batch *b)
+{
+	unsigned int j, i, n;
+
+	for (j = 0; j < b->npieces; j++) {
+		const struct engine_piece *p = &b->piece[j];
+		unsigned int end = p->first + p->npages;
+
+		for (i = p->first; i < end; i += n) {
+			n = 1;
+			if (b->status[i] != PAGE_TAKEN) {
+				restore_home(u, t, b, i);
+				continue;
+			}
+			while (i + n < end && b->status[i + n] == PAGE_TAKEN)
+				n++;
+			commit_home_run(u, t, b, p, i, n);
+		}
+	}
+}
+
+/* ---- both ---- */
+
+/* After a way home the pages of the slot that were handed on are gone from its top; if some were
+ * not, the stack has holes. */
+static void settle_slot(struct transit *t, const struct engine_batch *b)
+{
+	unsigned int i, n = 0, used = 0;
+
+	if (b->dst)
+		return;
+	for (i = 0; i < b->npieces; i++)
+		if (!b->piece[i].moved)
+			used += b->piece[i].npages;
+	for (i = 0; i < b->npieces; i++)
+		for (unsigned int j = 0; !b->piece[i].moved && j < b->piece[i].npages; j++)
+			n += b->status[b->piece[i].first + j] == PAGE_MOVED;
+	t->slot->top = t->base;
+	if (n != used || b->scratch[0])
+		t->slot->spoiled = true;
+}
+
+void uffd_commit(void *e, struct engine_batch *b)
+{
+	struct transit *t = b->engine;
+	struct frame_slot *slot = t->slot;
+	struct uffd *u = e;
+
+	b->scratch[0] = 0;
+	env_mutex_lock(&u->lock);
+	if (b->dst)
+		commit_out(u, t, b);
+	else
+		commit_home(u, t, b);
+	commit_unread(u, t, b);
+	if (slot)
+		settle_slot(t, b);
+	env_list_del(&t->link);
+	/* A fault that met a page in transit waits: for each place where one can be now. It was
+	 * queued before the handler saw the page busy, so this wake finds it. */
+	if (t->waiters || t->nevents) {
+		uffd_wake(u, b->va, BLOCK);
+		for (unsigned int i = 0; i < t->nevents; i++)
+			if (t->event[i].remap)
+				uffd_wake(u, t->event[i].to, t->event[i].end - t->event[i].start);
+	}
+	if (uffd_on_reader(u)) {
+		u->installed_va = b->dst || t->nevents ? 0 : b->va;
+		u->installed_len = BLOCK;
+	}
+	if (t->event != t->first) {
+		env_free(t->event);
+		t->event = NULL;
+	}
+	t->next = u->free_transits;
+	u->free_transits = t;
+	env_cond_wake(&u->idle);
+	env_mutex_unlock(&u->lock);
+	if (slot)
+		frames_put(u, slot);
+	b->engine = NULL;
+}

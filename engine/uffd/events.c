@@ -1,0 +1,321 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
+/*
+ * The reader: one thread that reads the context and serves what it says.
+ *
+ * The lock is taken before read(): the kernel lets the caller of munmap go on at the read, and what
+ * it does next must find the tables changed. Events are handled before the faults that came with
+ * them; a fault whose ioctl meets a pending event waits in u->pending while that is read.
+ *
+ * Dropping pages takes two steps, because a device may still use their memory: under the lock they
+ * become "dying" (nobody else touches them); then, without it, the devices are made to forget them;
+ * then their memory is released.
+ */
+#include <poll.h>
+#include <sched.h>
+#include <sys/eventfd.h>
+#include <sys/ioctl.h>
+#include <unistd.h>
+
+#include "engine/uffd/uffd.h"
+
+/* an empty page of a watched range brings so much around it along */
+#define ZERO_AROUND (64UL << 10)
+
+#define READ_MSGS 16
+
+bool uffd_on_reader(const struct uffd *u)
+{
+	return u->reader_tp == __builtin_thread_pointer();
+}
+
+/* ---- events ---- */
+
+/* away pages of a range become dying */
+static void mark_dying(struct uffd *u, uint64_t start, uint64_t end)
+{
+	struct softpt_run r;
+
+	while (softpt_next_away(u->pt, start, end, &r)) {
+		if (softpt_set_busy(u->pt, r.va, r.len))
+			env_die("softpt_set_busy", __FILE__, __LINE__);
+		start = r.va + r.len;
+	}
+}
+
+/* what is in transit there is nobody's any more: commit finds that in the log */
+static void clear_transit(struct uffd *u, uint64_t start, uint64_t end)
+{
+	struct softpt_run r;
+
+	while (softpt_next_busy(u->pt, start, end, &r)) {
+		if (!r.away)
+			softpt_clear_busy(u->pt, r.va, r.len);
+		start = r.va + r.len;
+	}
+}
+
+static void release_dying(struct uffd *u, uint64_t start, uint64_t end)
+{
+	uint64_t va = start;
+	struct softpt_run r;
+
+	while (softpt_next_away(u->pt, va, end, &r)) {
+		unsigned int dev = SOFTPT_DEV(r.place);
+		uint64_t off = (uint64_t)SOFTPT_PGNO(r.place) << BALUN_PAGE_SHIFT;
+
+		va = r.va + r.len;
+		if (!r.busy)
+			continue; /* came after the event */
+		if (u->move && u->device[dev].host_base)
+			frames_empty(u, (uintptr_t)u->device[dev].host_base + off, r.len);
+		softpt_clear_away(u->pt, r.va, r.len);
+		softpt_clear_busy(u->pt, r.va, r.len);
+		core_release(u->space, dev, r.va, off, r.len);
+	}
+	uffd_wake(u, start, end - start);
+}
+
+/* lock held on entry and exit, let go of in between; u->handling keeps fences waiting */
+static void drop_range(struct uffd *u, uint64_t start, uint64_t end)
+{
+	mark_dying(u, start, end);
+	transit_log(u, start, end, 0, false);
+	clear_transit(u, start, end);
+	u->handling++;
+	env_mutex_unlock(&u->lock);
+	core_invalidate_begin(u->space, start, end - start, BALUN_CAUSE_INVALIDATE);
+	env_mutex_lock(&u->lock);
+	release_dying(u, start, end);
+	env_mutex_unlock(&u->lock);
+	core_invalidate_end(u->space, start, end - start);
+	env_mutex_lock(&u->lock);
+	u->handling--;
+	env_cond_wake(&u->idle);
+}
+
+static bool own_remove(struct uffd *u, uint64_t start, uint64_t end)
+{
+	unsigned int i;
+
+	for (i = 0; i < sizeof(u->own_remove) / sizeof(u->own_remove[0]); i++) {
+		if (u->own_remove[i].n && u->own_remove[i].start == start &&
+		    u->own_remove[i].end == end) {
+			u->own_remove[i].start = u->own_remove[i].end = 0; /* seen */
+			return true;
+		}
+	}
+	return false;
+}
+
+static void on_unmap(struct uffd *u, uint64_t start, uint64_t end)
+{
+	while (watch_remove(&u->watch, start, end))
+		sched_yield(); /* no memory to cut a range in two: it must be cut */
+	drop_range(u, start, end);
+}
+
+static void on_remap(struct uffd *u, uint64_t from, uint64_t to, uint64_t len)
+{
+	while (watch_remove(&u->watch, from, from + len) || watch_add(&u->watch, to, to + len))
+		sched_yield();
+	while (softpt_remap(u->pt, from, to, len))
+		sched_yield();
+	transit_log(u, from, from + len, to, true);
+	u->handling++;
+	env_mutex_unlock(&u->lock);
+	core_invalidate_begin(u->space, from, len, BALUN_CAUSE_INVALIDATE);
+	core_invalidate_end(u->space, from, len);
+	core_moved(u->space, to, len);
+	env_mutex_lock(&u->lock);
+	u->handling--;
+	uffd_wake(u, from, len);
+	env_cond_wake(&u->idle);
+}
+
+static void on_event(struct uffd *u, const struct uffd_msg *m)
+{
+	switch (m->event) {
+	case UFFD_EVENT_UNMAP:
+		on_unmap(u, m->arg.remove.start, m->arg.remove.end);
+		break;
+	case UFFD_EVENT_REMOVE:
+		if (own_remove(u, m->arg.remove.start, m->arg.remove.end))
+			break;
+		uffd_quarantine(u, m->arg.remove.start, m->arg.remove.end);
+		drop_range(u, m->arg.remove.start, m->arg.remove.end);
+		break;
+	case UFFD_EVENT_REMAP:
+		on_remap(u, m->arg.remap.from, m->arg.remap.to, m->arg.remap.len);
+		break;
+	case UFFD_EVENT_FORK:
+		uffd_fill_child(u, m->arg.fork.ufd);
+		break;
+	}
+}
+
+/* reads once: events are handled, faults queued. Lock held. Returns whether anything came. */
+static bool read_some(struct uffd *u)
+{
+	unsigned int room = sizeof(u->pending) / sizeof(u->pending[0]) - u->npending, n, i;
+	struct uffd_msg msg[READ_MSGS];
+	ssize_t got;
+
+	if (!room)
+		return false;
+	/* one at a time: an event must be handled before the next caller is let go */
+	got = read(u->caps.fd, msg, sizeof(msg[0]) * ENV_MIN(room, 1U));
+	if (got <= 0)
+		return false;
+	n = got / sizeof(msg[0]);
+	for (i = 0; i < n; i++) {
+		if (msg[i].event == UFFD_EVENT_PAGEFAULT)
+			u->pending[u->npending++] = msg[i];
+		else
+			on_event(u, &msg[i]);
+	}
+	return true;
+}
+
+void uffd_drain_events(struct uffd *u)
+{
+	env_mutex_lock(&u->lock);
+	while (read_some(u))
+		;
+	env_mutex_unlock(&u->lock);
+}
+
+/* ---- faults ---- */
+
+/* the fault met a page in transit: its commit wakes. Lock held. */
+static void note_waiter(struct uffd *u)
+{
+	struct env_list *l;
+
+	env_list_for_each (l, &u->transits)
+		env_container_of(l, struct transit, link)->waiters = true;
+}
+
+/* nothing is there: zeros, up to the next page that has something. Lock held. 0 or -errno */
+static int serve_hole(struct uffd *u, uint64_t va)
+{
+	uint64_t end = (va + ZERO_AROUND) & ~(ZERO_AROUND - 1), until;
+	struct uffdio_zeropage z = { .range = { .start = va } };
+	struct softpt_run r;
+
+	softpt_run(u->pt, va, end - va, &r);
+	end = r.va + r.len;
+	if (watch_covers(&u->watch, va, &until))
+		end = ENV_MIN(end, until);
+	else if (!env_owns(va, PAGE))
+		end = va + PAGE;
+	z.range.len = end - va;
+	if (!ioctl(u->caps.fd, UFFDIO_ZEROPAGE, &z) || z.zeropage > 0)
+		return 0;
+	if (errno == EAGAIN)
+		return -EAGAIN;
+	uffd_wake(u, va, PAGE); /* somebody else was faster, or the mapping is gone: try again */
+	return 0;
+}
+
+/* true: done; false: once more, an event was in the way or the page has changed its state */
+static bool serve_fault(struct uffd *u, uint64_t va, bool write, bool protect)
+{
+	struct softpt_run r;
+	int err;
+
+	env_mutex_lock(&u->lock);
+	softpt_run(u->pt, va, PAGE, &r);
+	if (r.busy) {
+		note_waiter(u);
+		env_mutex_unlock(&u->lock);
+		return true;
+	}
+	if (protect) { /* left over from a transit that is over */
+		uffd_protect(u, va, PAGE, false);
+		env_mutex_unlock(&u->lock);
+		return true;
+	}
+	if (!r.away) {
+		err = serve_hole(u, va);
+		env_mutex_unlock(&u->lock);
+		if (err)
+			uffd_drain_events(u);
+		return !err;
+	}
+	u->installed_va = 0;
+	env_mutex_unlock(&u->lock);
+	err = core_cpu_fault(u->space, va, write);
+	if (err == -EBUSY || err == -ENOMEM || err == -ENODEV) {
+		sched_yield();
+		return false;
+	}
+	if (err || va - u->installed_va >= u->installed_len)
+		uffd_wake(u, va, PAGE); /* came home by another way, or is poisoned */
+	return true;
+}
+
+static void serve_pending(struct uffd *u)
+{
+	while (u->npending) {
+		struct uffd_msg m = u->pending[0];
+		uint64_t va = m.arg.pagefault.address & ~(PAGE - 1);
+
+		memmove(u->pending, u->pending + 1, --u->npending * sizeof(m));
+		while (!serve_fault(u, va, m.arg.pagefault.flags & UFFD_PAGEFAULT_FLAG_WRITE,
+				    m.arg.pagefault.flags & UFFD_PAGEFAULT_FLAG_WP))
+			uffd_drain_events(u);
+	}
+}
+
+static void reader_main(void *arg)
+{
+	struct uffd *u = arg;
+	struct pollfd p[2] = { { .fd = u->caps.fd, .events = POLLIN },
+			       { .fd = u->stop_fd, .events = POLLIN } };
+
+	env_mutex_lock(&u->lock);
+	u->reader_tp = __builtin_thread_pointer();
+	env_cond_wake(&u->idle);
+	env_mutex_unlock(&u->lock);
+	for (;;) {
+		if (poll(p, 2, -1) < 0 && errno != EINTR)
+			env_die("poll", __FILE__, __LINE__);
+		if (p[0].revents) {
+			env_mutex_lock(&u->lock);
+			read_some(u);
+			env_mutex_unlock(&u->lock);
+			serve_pending(u);
+		} else if (p[1].revents) {
+			break;
+		}
+	}
+}
+
+int uffd_reader_start(struct uffd *u)
+{
+	int err;
+
+	u->stop_fd = eventfd(0, EFD_CLOEXEC);
+	if (u->stop_fd < 0)
+		return -errno;
+	err = env_thread_create(&u->reader, "balun-uffd", reader_main, u);
+	if (err) {
+		close(u->stop_fd);
+		return err;
+	}
+	env_mutex_lock(&u->lock);
+	while (!u->reader_tp)
+		env_cond_wait(&u->idle, &u->lock, ENV_FOREVER);
+	env_mutex_unlock(&u->lock);
+	return 0;
+}
+
+void uffd_reader_stop(struct uffd *u)
+{
+	uint64_t one = 1;
+
+	if (write(u->stop_fd, &one, sizeof(one)) != sizeof(one))
+		env_die("eventfd", __FILE__, __LINE__);
+	env_thread_join(u->reader);
+	close(u->stop_fd);
+}

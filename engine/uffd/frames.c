@@ -1,0 +1,161 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
+/*
+ * Frames: host pages that the engine owns and hands round, so that moving a page costs no
+ * allocation. A slot is 2 MiB of address space used as a stack of pages: pages that leave the
+ * program are pushed, and popped when they carry content home. A slot belongs to one transit at a
+ * time. A whole block goes in and out as one move, which keeps a huge page whole; for that a slot
+ * must never have held small pages ("virgin": no page table below its huge entry).
+ */
+#include <sys/mman.h>
+
+#include "engine/uffd/uffd.h"
+
+#define FRAMES_KEEP_FULL 16 /* populated free slots kept; the rest goes back to the kernel */
+
+int frames_init(struct frames *f)
+{
+	env_mutex_init(&f->lock);
+	return 0;
+}
+
+void frames_empty(struct uffd *u, uint64_t addr, uint64_t len)
+{
+	/* unregistered, the discard raises no event, so any thread may do it, also the reader */
+	uffd_unregister(u, addr, addr + len);
+	madvise((void *)(uintptr_t)addr, len, MADV_DONTNEED);
+	if (uffd_register(u, addr, addr + len))
+		env_log(0, "frames cannot be registered again: %s", strerror(errno));
+}
+
+static struct frame_slot *slot_new(struct uffd *u)
+{
+	struct frame_slot *s = env_alloc(sizeof(*s));
+	void *p;
+
+	if (!s)
+		return NULL;
+	p = env_pages_alloc(BLOCK);
+	if (!p)
+		goto err_free;
+	s->base = (uintptr_t)p;
+	s->virgin = true;
+	madvise(p, BLOCK, MADV_DONTFORK);
+	if (s->base % BLOCK || uffd_register(u, s->base, s->base + BLOCK))
+		goto err_pages;
+	u->frames.bytes += BLOCK;
+	return s;
+err_pages:
+	env_pages_free(p, BLOCK);
+err_free:
+	env_free(s);
+	return NULL;
+}
+
+static void slot_free(struct uffd *u, struct frame_slot *s)
+{
+	uffd_unregister(u, s->base, s->base + BLOCK);
+	env_pages_free((void *)(uintptr_t)s->base, BLOCK);
+	env_free(s);
+}
+
+void frames_fini(struct uffd *u)
+{
+	struct frame_slot **list[] = { &u->frames.empty, &u->frames.partial, &u->frames.full };
+
+	for (unsigned int i = 0; i < 3; i++) {
+		while (*list[i]) {
+			struct frame_slot *s = *list[i];
+
+			*list[i] = s->next;
+			slot_free(u, s);
+		}
+	}
+	env_mutex_destroy(&u->frames.lock);
+}
+
+static struct frame_slot *take(struct frame_slot **list,
+			       bool (*fits)(const struct frame_slot *, unsigned int, bool),
+			       unsigned int n, bool flag)
+{
+	for (; *list; list = &(*list)->next) {
+		struct frame_slot *s = *list;
+
+		if (fits(s, n, flag)) {
+			*list = s->next;
+			return s;
+		}
+	}
+	return NULL;
+}
+
+static bool fits_room(const struct frame_slot *s, unsigned int n, bool huge)
+{
+	return s->top + n <= BALUN_BLOCK_PAGES && s->virgin == huge;
+}
+
+static bool fits_any(const struct frame_slot *s, unsigned int n, bool huge)
+{
+	(void)huge;
+	return s->top + n <= BALUN_BLOCK_PAGES;
+}
+
+static bool fits_full(const struct frame_slot *s, unsigned int n, bool flag)
+{
+	(void)flag;
+	return s->top >= n;
+}
+
+struct frame_slot *frames_get_room(struct uffd *u, unsigned int n, bool huge)
+{
+	struct frames *f = &u->frames;
+	struct frame_slot *s = NULL;
+
+	env_mutex_lock(&f->lock);
+	if (n < BALUN_BLOCK_PAGES)
+		s = take(&f->partial, fits_any, n, false);
+	if (!s)
+		s = take(&f->empty, fits_room, n, huge);
+	env_mutex_unlock(&f->lock);
+	if (!s)
+		s = slot_new(u);
+	if (s && !huge)
+		s->virgin = false;
+	return s;
+}
+
+struct frame_slot *frames_get_full(struct uffd *u, unsigned int n)
+{
+	struct frames *f = &u->frames;
+	struct frame_slot *s = NULL;
+
+	env_mutex_lock(&f->lock);
+	if (n < BALUN_BLOCK_PAGES)
+		s = take(&f->partial, fits_full, n, false);
+	if (!s) {
+		s = take(&f->full, fits_full, n, false);
+		f->nfull -= s != NULL;
+	}
+	if (s && n < BALUN_BLOCK_PAGES)
+		s->virgin = false;
+	env_mutex_unlock(&f->lock);
+	return s;
+}
+
+void frames_put(struct uffd *u, struct frame_slot *s)
+{
+	struct frames *f = &u->frames;
+	struct frame_slot **list;
+
+	if (s->spoiled ||
+	    (s->top == BALUN_BLOCK_PAGES && env_load_relaxed(&f->nfull) >= FRAMES_KEEP_FULL)) {
+		frames_empty(u, s->base, BLOCK);
+		s->top = 0;
+		s->spoiled = false;
+	}
+	env_mutex_lock(&f->lock);
+	list = !s->top ? &f->empty : s->top == BALUN_BLOCK_PAGES ? &f->full : &f->partial;
+	f->nfull += list == &f->full;
+	s->next = *list;
+	*list = s;
+	env_mutex_unlock(&f->lock);
+}

@@ -1,0 +1,227 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
+/*
+ * Memory calls of the program, seen before they happen. libbalun defines munmap, mremap, mprotect
+ * and madvise; a program that is linked with it calls these. While the call runs no page of its
+ * range is taken, and no device has an entry there: as in the kernel, invalidation comes first.
+ * mprotect has no event, so this is the only way to see it.
+ *
+ * Calls from inside libc and raw system calls are not seen here. Their events are; and because a
+ * REMOVE event comes before the kernel discards, its range is quarantined until no thread can still
+ * be inside the call (/proc/self/task/N/syscall says).
+ */
+#include <dirent.h>
+#include <fcntl.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "engine/uffd/uffd.h"
+
+struct hook {
+	struct uffd *u;
+	struct changing c;
+	uint64_t cookie[8];
+};
+
+/* false: no space, or a call of Balun itself: just do it */
+static bool hook_begin(struct hook *h, uint64_t addr, uint64_t len)
+{
+	struct uffd *u = env_load(&uffd_current);
+
+	if (!u || !len || addr % PAGE || addr + len < addr || addr + len > 1ULL << SOFTPT_VA_BITS ||
+	    env_owns((uintptr_t)__builtin_frame_address(0), 1) || env_owns(addr, len))
+		return false;
+	len = (len + PAGE - 1) & ~(PAGE - 1);
+	h->u = u;
+	uffd_enter(u, h->cookie);
+	h->c.start = addr;
+	h->c.end = addr + len;
+	h->c.hooked = true;
+	env_list_init(&h->c.link);
+	env_mutex_lock(&u->lock);
+	env_list_add_tail(&u->changing, &h->c.link);
+	env_mutex_unlock(&u->lock);
+	core_invalidate_begin(u->space, addr, len, BALUN_CAUSE_INVALIDATE);
+	return true;
+}
+
+static void hook_end(struct hook *h)
+{
+	struct uffd *u = h->u;
+
+	core_invalidate_end(u->space, h->c.start, h->c.end - h->c.start);
+	env_mutex_lock(&u->lock);
+	env_list_del(&h->c.link);
+	env_mutex_unlock(&u->lock);
+	uffd_leave(u, h->cookie);
+}
+
+__attribute__((visibility("default"))) int munmap(void *addr, size_t len)
+{
+	struct hook h;
+	bool hooked = hook_begin(&h, (uintptr_t)addr, len);
+	int ret = syscall(SYS_munmap, addr, len), err = errno;
+
+	if (hooked)
+		hook_end(&h);
+	errno = err;
+	return ret;
+}
+
+__attribute__((visibility("default"))) int mprotect(void *addr, size_t len, int prot)
+{
+	struct hook h;
+	bool hooked = hook_begin(&h, (uintptr_t)addr, len);
+	int ret = syscall(SYS_mprotect, addr, len, prot), err = errno;
+
+	if (hooked)
+		hook_end(&h);
+	errno = err;
+	return ret;
+}
+
+__attribute__((visibility("default"))) int madvise(void *addr, size_t len, int advice)
+{
+	struct hook h;
+	bool drops = advice == MADV_DONTNEED || advice == MADV_FREE || advice == MADV_REMOVE;
+	bool hooked = drops && hook_begin(&h, (uintptr_t)addr, len);
+	int ret = syscall(SYS_madvise, addr, len, advice), err = errno;
+
+	if (hooked)
+		hook_end(&h);
+	errno = err;
+	return ret;
+}
+
+__attribute__((visibility("default"))) void *mremap(void *addr, size_t old_len, size_t new_len,
+						    int flags, ...)
+{
+	struct hook h;
+	bool hooked = hook_begin(&h, (uintptr_t)addr, old_len);
+	void *to = NULL, *ret;
+	va_list ap;
+	int err;
+
+	if (flags & MREMAP_FIXED) {
+		va_start(ap, flags);
+		to = va_arg(ap, void *);
+		va_end(ap);
+	}
+	ret = (void *)syscall(SYS_mremap, addr, old_len, new_len, flags, to);
+	err = errno;
+	if (hooked)
+		hook_end(&h);
+	errno = err;
+	return ret;
+}
+
+/* ---- calls that were not seen coming ---- */
+
+static bool overlap(const struct changing *c, uint64_t start, uint64_t end)
+{
+	return c->start < end && start < c->end;
+}
+
+/* lock held: a REMOVE event was read. A hook that covers it knows when the call is over. */
+void uffd_quarantine(struct uffd *u, uint64_t start, uint64_t end)
+{
+	struct changing *c;
+	struct env_list *l;
+
+	env_list_for_each (l, &u->changing) {
+		c = env_container_of(l, struct changing, link);
+		if (c->hooked && c->start <= start && end <= c->end)
+			return;
+	}
+	c = env_alloc(sizeof(*c));
+	env_assert(c); /* without it a page could be taken that is about to be discarded */
+	c->start = start;
+	c->end = end;
+	env_list_init(&c->link);
+	env_list_add_tail(&u->changing, &c->link);
+}
+
+static bool is_cleared(const struct changing *c, int tid)
+{
+	for (int i = 0; i < c->ncleared; i++)
+		if (c->cleared[i] == tid)
+			return true;
+	return false;
+}
+
+/* may thread @tid be inside madvise? "running" may; one blocked elsewhere is out of it */
+static bool may_discard(int tid)
+{
+	char path[64], buf[32] = "";
+	int fd, nr;
+
+	snprintf(path, sizeof(path), "/proc/self/task/%d/syscall", tid);
+	fd = open(path, O_RDONLY | O_CLOEXEC);
+	if (fd < 0)
+		return errno != ENOENT && errno != ESRCH;
+	if (read(fd, buf, sizeof(buf) - 1) < 0)
+		buf[0] = 0;
+	close(fd);
+	if (buf[0] < '0' || buf[0] > '9')
+		return buf[0] != '-'; /* "-1 ...": blocked outside a system call */
+	nr = strtol(buf, NULL, 10);
+	return nr == SYS_madvise || nr == 440 /* process_madvise */;
+}
+
+struct dirent64_raw {
+	uint64_t ino, off;
+	unsigned short reclen;
+	unsigned char type;
+	char name[];
+};
+
+/* every thread has been seen outside the call since the event: it is over */
+static bool is_over(struct changing *c)
+{
+	char buf[2048] __attribute__((aligned(8)));
+	int fd = open("/proc/self/task", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	bool over = true;
+	long n, at;
+
+	if (fd < 0)
+		return false;
+	while ((n = syscall(SYS_getdents64, fd, buf, sizeof(buf))) > 0) {
+		for (at = 0; at < n;) {
+			struct dirent64_raw *d = (void *)(buf + at);
+			int tid = strtol(d->name, NULL, 10);
+
+			at += d->reclen;
+			if (tid <= 0 || tid == syscall(SYS_gettid) || is_cleared(c, tid))
+				continue;
+			if (may_discard(tid))
+				over = false;
+			else if (c->ncleared < (int)(sizeof(c->cleared) / sizeof(c->cleared[0])))
+				c->cleared[c->ncleared++] = tid;
+		}
+	}
+	close(fd);
+	return over && n == 0;
+}
+
+bool uffd_is_changing(struct uffd *u, uint64_t start, uint64_t end)
+{
+	struct env_list *l, *next;
+	bool yes = false;
+
+	env_assert_held(&u->lock);
+	env_list_for_each_safe (l, next, &u->changing) {
+		struct changing *c = env_container_of(l, struct changing, link);
+
+		if (!overlap(c, start, end))
+			continue;
+		if (!c->hooked && is_over(c)) {
+			env_list_del(&c->link);
+			env_free(c);
+			continue;
+		}
+		yes = true;
+	}
+	return yes;
+}

@@ -1,0 +1,241 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
+/*
+ * What the kernel says of a mapping: PROCMAP_QUERY where it is (6.11), the text of /proc/self/maps
+ * otherwise. No malloc: the program's heap may be away. Also which memory belongs to loaded objects
+ * (their data must never leave: libc's and the loader's are used while faults are served).
+ */
+#include <fcntl.h>
+#include <link.h>
+#include <sys/ioctl.h>
+#include <unistd.h>
+
+#include "engine/uffd/uffd.h"
+
+/* parse one line "start-end perms offset dev inode  name" into *v; false: not a line */
+static bool parse_line(const char *s, struct vma *v)
+{
+	unsigned long long a, b, off, inode;
+	unsigned int maj, min;
+	char perm[5];
+	int n = 0;
+
+	if (sscanf(s, "%llx-%llx %4s %llx %x:%x %llu %n", &a, &b, perm, &off, &maj, &min, &inode,
+		   &n) < 7)
+		return false;
+	*v = (struct vma){ .start = a,
+			   .end = b,
+			   .read = perm[0] == 'r',
+			   .write = perm[1] == 'w',
+			   .shared = perm[3] == 's',
+			   .file = inode != 0 || maj || min };
+	v->special = s[n] == '[' && strncmp(s + n, "[heap]", 6) && strncmp(s + n, "[anon", 5);
+	return true;
+}
+
+static int query_text(uint64_t va, struct vma *ret)
+{
+	char buf[4096];
+	size_t have = 0;
+	ssize_t got;
+	int fd = open("/proc/self/maps", O_RDONLY | O_CLOEXEC), err = -ENOENT;
+
+	if (fd < 0)
+		return -ENOENT;
+	while (err && (got = read(fd, buf + have, sizeof(buf) - 1 - have)) > 0) {
+		char *line = buf, *nl;
+
+		have += got;
+		buf[have] = 0;
+		while ((nl = strchr(line, '\n'))) {
+			*nl = 0;
+			if (parse_line(line, ret) && ret->end > va) {
+				err = 0;
+				break;
+			}
+			line = nl + 1;
+		}
+		have -= line - buf;
+		memmove(buf, line, have);
+	}
+	close(fd);
+	return err;
+}
+
+/* -ENOTTY: this kernel has no PROCMAP_QUERY */
+static int query_ioctl(uint64_t va, struct vma *ret)
+{
+	char name[64] = "";
+	struct procmap_query q = {
+		.size = sizeof(q),
+		.query_addr = va,
+		.query_flags = PROCMAP_QUERY_COVERING_OR_NEXT_VMA,
+		.vma_name_addr = (uintptr_t)name,
+		.vma_name_size = sizeof(name),
+	};
+	int fd = open("/proc/self/maps", O_RDONLY | O_CLOEXEC), err = 0;
+
+	if (fd < 0)
+		return -ENOENT;
+	if (ioctl(fd, PROCMAP_QUERY, &q)) {
+		err = -errno;
+		if (err == -ENAMETOOLONG) { /* only a file's name is that long */
+			q.vma_name_size = 0;
+			q.vma_name_addr = 0;
+			err = ioctl(fd, PROCMAP_QUERY, &q) ? -errno : 0;
+			name[0] = 0;
+		}
+	}
+	close(fd);
+	if (err)
+		return err;
+	*ret = (struct vma){ .start = q.vma_start,
+			     .end = q.vma_end,
+			     .read = q.vma_flags & PROCMAP_QUERY_VMA_READABLE,
+			     .write = q.vma_flags & PROCMAP_QUERY_VMA_WRITABLE,
+			     .shared = q.vma_flags & PROCMAP_QUERY_VMA_SHARED,
+			     .file = q.inode != 0 || q.dev_major || q.dev_minor };
+	ret->special = name[0] == '[' && strncmp(name, "[heap]", 6) && strncmp(name, "[anon", 5);
+	return 0;
+}
+
+int maps_query(uint64_t va, struct vma *ret)
+{
+	int err = query_ioctl(va, ret);
+
+	return err == -ENOTTY || err == -EINVAL ? query_text(va, ret) : err;
+}
+
+/* ---- loaded objects ---- */
+
+#define OBJECT_SEGMENTS 1024
+
+static struct {
+	uint64_t start, end;
+} segment[OBJECT_SEGMENTS];
+static unsigned int nsegments;
+static unsigned long long objects_seen;
+static struct env_mutex segments_lock;
+static pthread_once_t segments_once = PTHREAD_ONCE_INIT;
+
+static void segments_init(void)
+{
+	env_mutex_init(&segments_lock);
+}
+
+static int add_object(struct dl_phdr_info *info, size_t size, void *arg)
+{
+	unsigned int i, *n = arg;
+
+	if (size >= offsetof(struct dl_phdr_info, dlpi_subs) && info->dlpi_adds == objects_seen)
+		return 1;
+	for (i = 0; i < info->dlpi_phnum && *n < OBJECT_SEGMENTS; i++) {
+		const ElfW(Phdr) *p = &info->dlpi_phdr[i];
+
+		if (p->p_type != PT_LOAD || !(p->p_flags & PF_W))
+			continue;
+		segment[*n].start = (info->dlpi_addr + p->p_vaddr) & ~(PAGE - 1);
+		segment[*n].end =
+			(info->dlpi_addr + p->p_vaddr + p->p_memsz + PAGE - 1) & ~(PAGE - 1);
+		++*n;
+	}
+	return 0;
+}
+
+static int count_objects(struct dl_phdr_info *info, size_t size, void *arg)
+{
+	if (size >= offsetof(struct dl_phdr_info, dlpi_subs))
+		*(unsigned long long *)arg = info->dlpi_adds;
+	return 1;
+}
+
+/*
+ * A segment of an object that was unloaded stays in the list until the next load: its address is
+ * then used in place, which is always right. Lock order: segments_lock, then the loader's; nobody
+ * takes segments_lock inside the loader.
+ */
+void maps_refresh_objects(void)
+{
+	unsigned long long adds = 0;
+	unsigned int n = 0;
+
+	pthread_once(&segments_once, segments_init);
+	dl_iterate_phdr(count_objects, &adds);
+	env_mutex_lock(&segments_lock);
+	if (!nsegments || adds != objects_seen) {
+		objects_seen = ~0ULL;
+		dl_iterate_phdr(add_object, &n);
+		nsegments = n;
+		objects_seen = adds;
+	}
+	env_mutex_unlock(&segments_lock);
+}
+
+/* of [start, end): is its first page an object's, and up to where is the answer the same? */
+bool maps_is_object(uint64_t start, uint64_t end, uint64_t *ret_until)
+{
+	bool object = false;
+	unsigned int i;
+
+	*ret_until = end;
+	env_mutex_lock(&segments_lock);
+	for (i = 0; i < nsegments && !object; i++) {
+		if (segment[i].start <= start && start < segment[i].end) {
+			object = true;
+			*ret_until = ENV_MIN(end, segment[i].end);
+		} else if (segment[i].start > start && segment[i].start < *ret_until) {
+			*ret_until = segment[i].start;
+		}
+	}
+	env_mutex_unlock(&segments_lock);
+	return object;
+}
+
+/* ---- pages ---- */
+
+#define PAGEMAP_PRESENT (1ULL << 63)
+#define PAGEMAP_SWAPPED (1ULL << 62)
+
+int maps_present(uint64_t va, unsigned int n, uint64_t *ret_bits)
+{
+	uint64_t entry[128];
+	unsigned int i, k;
+	int fd = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
+
+	if (fd < 0)
+		return -errno;
+	memset(ret_bits, 0, sizeof(env_bits));
+	for (i = 0; i < n; i += k) {
+		ssize_t got;
+
+		k = ENV_MIN(n - i, 128U);
+		got = pread(fd, entry, k * 8, ((va >> BALUN_PAGE_SHIFT) + i) * 8);
+		if (got != (ssize_t)(k * 8)) {
+			close(fd);
+			return -EFAULT;
+		}
+		for (unsigned int j = 0; j < k; j++)
+			if (entry[j] & (PAGEMAP_PRESENT | PAGEMAP_SWAPPED))
+				env_bit_set(ret_bits, i + j);
+	}
+	close(fd);
+	return 0;
+}
+
+bool maps_is_huge(uint64_t va)
+{
+	struct page_region r = { 0 };
+	struct pm_scan_arg a = { .size = sizeof(a),
+				 .start = va,
+				 .end = va + PAGE,
+				 .vec = (uintptr_t)&r,
+				 .vec_len = 1,
+				 .category_mask = PAGE_IS_HUGE,
+				 .return_mask = PAGE_IS_HUGE };
+	int fd = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC), n;
+
+	if (fd < 0)
+		return false;
+	n = ioctl(fd, PAGEMAP_SCAN, &a);
+	close(fd);
+	return n == 1;
+}

@@ -1,0 +1,483 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
+/* The userfaultfd engine: attach, detach, looking, waiting, in place access; the ops table. */
+#include <sched.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <sys/uio.h>
+#include <unistd.h>
+
+#include "engine/uffd/uffd.h"
+
+struct uffd *uffd_current;
+
+/* ---- calibration: from how many pages on a MOVE from a frame beats a COPY that allocates ---- */
+
+#define CALIBRATE_PAGES	 64
+#define CALIBRATE_ROUNDS 5
+
+static void spin_main(void *arg)
+{
+	bool *stop = arg;
+
+	while (!env_load(stop))
+		__atomic_signal_fence(__ATOMIC_SEQ_CST);
+}
+
+/* best of a few: n pages installed by COPY (from buf) or MOVE (from populated src), in ns */
+static uint64_t time_install(struct uffd *u, uint64_t dst, void *buf, uint64_t src, unsigned int n,
+			     bool move)
+{
+	uint64_t best = UINT64_MAX, done;
+	unsigned int i;
+
+	for (i = 0; i < CALIBRATE_ROUNDS; i++) {
+		uint64_t t0 = env_now_ns(), t;
+		int err = move ? uffd_move(u, dst, src, n * PAGE, &done)
+			       : uffd_copy(u, dst, buf, n * PAGE, &done);
+
+		t = env_now_ns() - t0;
+		if (err)
+			return UINT64_MAX;
+		best = ENV_MIN(best, t);
+		if (move)
+			uffd_move(u, src, dst, n * PAGE, &done);
+		else
+			frames_empty(u, dst, n * PAGE);
+	}
+	return best;
+}
+
+/*
+ * With another thread of the process running, as in life: a MOVE must interrupt its core, and that
+ * is what a single page's MOVE costs.
+ */
+static void calibrate(struct uffd *u)
+{
+	uint64_t len = CALIBRATE_PAGES * PAGE, dst, src, done;
+	char *area = env_pages_alloc(BLOCK), *buf = env_pages_alloc(len);
+	struct env_thread *t = NULL;
+	bool stop = false;
+	unsigned int n;
+
+	u->move_min = 16;
+	if (!area || !buf || uffd_register(u, (uintptr_t)area, (uintptr_t)area + BLOCK))
+		goto free;
+	dst = (uintptr_t)area;
+	src = dst + len;
+	memset(buf, 1, len);
+	if (!env_thread_create(&t, "balun-spin", spin_main, &stop)) {
+		if (!uffd_copy(u, src, buf, len, &done))
+			for (n = 1; n <= CALIBRATE_PAGES; n *= 2) {
+				u->move_min = n;
+				if (time_install(u, dst, buf, src, n, true) <
+				    time_install(u, dst, buf, src, n, false))
+					break;
+			}
+		env_store(&stop, true);
+		env_thread_join(t);
+	}
+	uffd_unregister(u, (uintptr_t)area, (uintptr_t)area + BLOCK);
+free:
+	if (area)
+		env_pages_free(area, BLOCK);
+	if (buf)
+		env_pages_free(buf, len);
+}
+
+/* ---- life ---- */
+
+static int uffd_attach(struct balun_space *sp, void **ret_e)
+{
+	struct uffd *u, *none = NULL;
+	int err;
+
+	u = env_alloc(sizeof(*u));
+	if (!u)
+		return -ENOMEM;
+	u->space = sp;
+	env_mutex_init(&u->lock);
+	env_cond_init(&u->idle);
+	env_list_init(&u->transits);
+	env_list_init(&u->changing);
+	frames_init(&u->frames);
+	err = uffd_open(&u->caps);
+	if (err) {
+		env_reason("%s; %s", u->caps.reason, u->caps.remedy);
+		goto err_free;
+	}
+	u->move = u->caps.move;
+	if (u->caps.user_mode_only)
+		env_log(1, "userfaultfd: %s", u->caps.how);
+	u->pt = softpt_create();
+	err = -ENOMEM;
+	if (!u->pt)
+		goto err_close;
+	uffd_fork_register();
+	if (u->move)
+		calibrate(u);
+	if (!__atomic_compare_exchange_n(&uffd_current, &none, u, false, __ATOMIC_SEQ_CST,
+					 __ATOMIC_SEQ_CST)) {
+		env_reason("this process has a space already; end it first");
+		err = -EBUSY;
+		goto err_pt;
+	}
+	err = uffd_reader_start(u);
+	if (err)
+		goto err_current;
+	*ret_e = u;
+	return 0;
+err_current:
+	env_store(&uffd_current, NULL);
+err_pt:
+	softpt_destroy(u->pt);
+err_close:
+	close(u->caps.fd);
+err_free:
+	env_cond_destroy(&u->idle);
+	env_mutex_destroy(&u->lock);
+	env_free(u);
+	return err;
+}
+
+static void free_lists(struct uffd *u)
+{
+	struct env_list *l, *next;
+
+	while (u->free_transits) {
+		struct transit *t = u->free_transits;
+
+		u->free_transits = t->next;
+		if (t->bounce)
+			env_pages_free(t->bounce, BLOCK);
+		env_free(t);
+	}
+	env_list_for_each_safe (l, next, &u->changing)
+		env_free(env_container_of(l, struct changing, link));
+	env_free(u->watch.r);
+}
+
+/*
+ * Everything is home. Ranges are let go of first, so that no fault needs the reader when it stops;
+ * a hook that is inside now is waited for.
+ */
+static void uffd_detach(void *e)
+{
+	struct uffd *u = e;
+	unsigned int i;
+
+	env_store(&uffd_current, NULL);
+	for (i = 0; i < INSIDE_SLOTS; i++)
+		while (env_load(&u->inside[i].sp))
+			sched_yield();
+	env_mutex_lock(&u->lock);
+	for (i = 0; i < u->watch.n; i++)
+		uffd_unregister(u, u->watch.r[i].start, u->watch.r[i].end);
+	env_mutex_unlock(&u->lock);
+	uffd_reader_stop(u);
+	frames_fini(u);
+	close(u->caps.fd);
+	softpt_destroy(u->pt);
+	free_lists(u);
+	env_cond_destroy(&u->idle);
+	env_mutex_destroy(&u->lock);
+	env_free(u);
+}
+
+static int uffd_device_attach(void *e, unsigned int dev, const struct balun_desc *desc)
+{
+	struct uffd *u = e;
+	uint64_t base = (uintptr_t)desc->host_base;
+	int err = 0;
+
+	env_mutex_lock(&u->lock);
+	u->device[dev] = *desc;
+	if (!(desc->caps & BALUN_CAP_HOST_MEMORY) || !u->move) {
+		u->device[dev].host_base = NULL;
+	} else {
+		madvise(desc->host_base, desc->mem_bytes, MADV_DONTFORK);
+		err = uffd_register(u, base, base + desc->mem_bytes);
+		if (err)
+			env_reason("device memory cannot be watched: %s", strerror(-err));
+	}
+	env_mutex_unlock(&u->lock);
+	return err;
+}
+
+static void uffd_device_detach(void *e, unsigned int dev)
+{
+	struct uffd *u = e;
+	struct balun_desc *d = &u->device[dev];
+
+	env_mutex_lock(&u->lock);
+	if (d->host_base)
+		uffd_unregister(u, (uintptr_t)d->host_base, (uintptr_t)d->host_base + d->mem_bytes);
+	memset(d, 0, sizeof(*d));
+	env_mutex_unlock(&u->lock);
+}
+
+/* ---- looking ---- */
+
+static void run_of_vma(const struct vma *v, struct engine_run *r)
+{
+	r->mapped = 1;
+	r->perm = (v->read ? BALUN_PERM_READ : 0) | (v->write ? BALUN_PERM_WRITE : 0);
+	if (!v->read)
+		r->perm = 0;
+}
+
+/* cut a run of system memory where pages begin or cease to be there */
+static void split_holes(struct engine_run *r)
+{
+	env_bits present;
+	unsigned int n = r->len >> BALUN_PAGE_SHIFT;
+	bool here;
+
+	if (maps_present(r->va, n, present))
+		return;
+	here = env_bit(present, 0);
+	n = ENV_MIN(n, env_bits_next(present, 0, !here));
+	r->len = n * PAGE;
+	r->where = here ? ENGINE_SYSTEM : ENGINE_NONE;
+}
+
+static void describe_memory(struct engine_run *r, bool watched, bool need_perm)
+{
+	struct vma v;
+
+	if (watched && !need_perm) {
+		r->mapped = r->movable = 1;
+		return;
+	}
+	if (maps_query(r->va, &v)) {
+		r->where = ENGINE_NONE;
+		return;
+	}
+	if (v.start > r->va) {
+		r->len = ENV_MIN(r->len, v.start - r->va);
+		r->where = ENGINE_NONE;
+		return;
+	}
+	r->len = ENV_MIN(r->len, v.end - r->va);
+	run_of_vma(&v, r);
+	if (!watched) {
+		uint64_t until;
+		bool object = maps_is_object(r->va, r->va + r->len, &until);
+
+		r->len = until - r->va;
+		r->movable = !object && !v.shared && !v.file && !v.special && v.write &&
+			     !env_owns(r->va, r->len);
+	} else {
+		r->movable = 1;
+	}
+	if (r->where == ENGINE_SYSTEM && r->movable && need_perm)
+		split_holes(r);
+}
+
+static int uffd_describe(void *e, uint64_t va, uint64_t len, bool need_perm, struct engine_run *run,
+			 int n)
+{
+	struct uffd *u = e;
+	uint64_t end = ENV_MIN(va + len, BLOCK_OF(va) + BLOCK);
+	int k = 0;
+
+	maps_refresh_objects();
+	while (va < end && k < n) {
+		struct engine_run *r = &run[k++];
+		struct softpt_run s;
+		uint64_t until;
+		bool watched;
+
+		env_mutex_lock(&u->lock);
+		softpt_run(u->pt, va, end - va, &s);
+		watched = watch_covers(&u->watch, va, &until);
+		env_mutex_unlock(&u->lock);
+		*r = (struct engine_run){ .va = va,
+					  .len = ENV_MIN(s.len, until - va),
+					  .addr = va,
+					  .where = ENGINE_SYSTEM };
+		if (s.busy) {
+			r->where = ENGINE_BUSY;
+		} else if (s.away) {
+			r->where = ENGINE_DEVICE;
+			r->dev = SOFTPT_DEV(s.place);
+			r->off = (uint64_t)SOFTPT_PGNO(s.place) << BALUN_PAGE_SHIFT;
+		}
+		describe_memory(r, watched, need_perm);
+		va += r->len;
+	}
+	return k;
+}
+
+static bool uffd_wait_idle(void *e, uint64_t va, uint64_t timeout_ns)
+{
+	uint64_t deadline = env_now_ns() + timeout_ns, now;
+	struct uffd *u = e;
+	struct softpt_run r;
+	bool idle;
+
+	va = BLOCK_OF(va);
+	env_mutex_lock(&u->lock);
+	for (;;) {
+		idle = !softpt_next_busy(u->pt, va, va + BLOCK, &r);
+		now = env_now_ns();
+		if (idle || now >= deadline)
+			break;
+		env_cond_wait(&u->idle, &u->lock, deadline - now);
+	}
+	env_mutex_unlock(&u->lock);
+	return idle;
+}
+
+static bool uffd_next_away(void *e, unsigned int dev, uint64_t va, struct engine_run *ret)
+{
+	uint64_t end = 1ULL << SOFTPT_VA_BITS;
+	struct softpt_run a, b;
+	struct uffd *u = e;
+	bool away, busy;
+
+	env_mutex_lock(&u->lock);
+	for (;; va = a.va + a.len) {
+		away = va < end && softpt_next_away(u->pt, va, end, &a);
+		if (!away || !dev || SOFTPT_DEV(a.place) == dev)
+			break;
+	}
+	busy = va < end && softpt_next_busy(u->pt, va, end, &b);
+	env_mutex_unlock(&u->lock);
+	if (!away && !busy)
+		return false;
+	memset(ret, 0, sizeof(*ret));
+	if (busy && (!away || b.va <= a.va)) {
+		ret->va = b.va;
+		ret->len = b.len;
+		ret->where = ENGINE_BUSY;
+		return true;
+	}
+	ret->va = a.va;
+	ret->len = ENV_MIN(a.len, BLOCK_OF(a.va) + BLOCK - a.va);
+	ret->where = ENGINE_DEVICE;
+	ret->dev = SOFTPT_DEV(a.place);
+	ret->off = (uint64_t)SOFTPT_PGNO(a.place) << BALUN_PAGE_SHIFT;
+	return true;
+}
+
+static void uffd_fence(void *e)
+{
+	struct uffd *u = e;
+
+	env_mutex_lock(&u->lock);
+	while (u->handling)
+		env_cond_wait(&u->idle, &u->lock, ENV_FOREVER);
+	env_mutex_unlock(&u->lock);
+}
+
+/* ---- the ends of pages ---- */
+
+/* lock held: device pages of the range are let go of */
+static void release_range(struct uffd *u, uint64_t va, uint64_t len)
+{
+	uint64_t end = va + len;
+	struct softpt_run r;
+
+	while (softpt_next_away(u->pt, va, end, &r)) {
+		unsigned int dev = SOFTPT_DEV(r.place);
+		uint64_t off = (uint64_t)SOFTPT_PGNO(r.place) << BALUN_PAGE_SHIFT;
+
+		va = r.va + r.len;
+		if (r.busy)
+			continue;
+		if (u->device[dev].host_base)
+			frames_empty(u, (uintptr_t)u->device[dev].host_base + off, r.len);
+		softpt_clear_away(u->pt, r.va, r.len);
+		core_release(u->space, dev, r.va, off, r.len);
+	}
+}
+
+/* core has made the devices forget the range */
+static void uffd_discard(void *e, uint64_t va, uint64_t len)
+{
+	struct uffd *u = e;
+
+	env_mutex_lock(&u->lock);
+	release_range(u, va, len);
+	uffd_wake(u, va, len);
+	env_mutex_unlock(&u->lock);
+}
+
+static void uffd_poison(void *e, uint64_t va, uint64_t len)
+{
+	struct uffdio_poison p = { .range = { .start = va, .len = len } };
+	struct uffd *u = e;
+	int err = -EOPNOTSUPP;
+
+	env_mutex_lock(&u->lock);
+	release_range(u, va, len);
+	while (u->caps.poison) {
+		err = ioctl(u->caps.fd, UFFDIO_POISON, &p) ? -errno : 0;
+		if (err != -EAGAIN)
+			break;
+		uffd_yield_to_events(u);
+	}
+	env_mutex_unlock(&u->lock);
+	if (err) /* the next best thing to SIGBUS: never silent zeros */
+		syscall(SYS_mprotect, va, len, PROT_NONE);
+	uffd_wake(u, va, len);
+}
+
+/* ---- in place ---- */
+
+static int in_place(uint64_t addr, void *buf, size_t len, bool write)
+{
+	struct iovec local = { .iov_base = buf, .iov_len = len };
+	struct iovec remote = { .iov_base = (void *)(uintptr_t)addr, .iov_len = len };
+	ssize_t n = write ? process_vm_writev(getpid(), &local, 1, &remote, 1, 0)
+			  : process_vm_readv(getpid(), &local, 1, &remote, 1, 0);
+
+	return n == (ssize_t)len ? 0 : -EFAULT;
+}
+
+static int uffd_bus_read(void *e, uint64_t addr, void *buf, size_t len)
+{
+	(void)e;
+	return in_place(addr, buf, len, false);
+}
+
+static int uffd_bus_write(void *e, uint64_t addr, const void *buf, size_t len)
+{
+	(void)e;
+	return in_place(addr, (void *)(uintptr_t)buf, len, true);
+}
+
+static uint64_t uffd_metadata(void *e)
+{
+	struct uffd *u = e;
+	uint64_t n;
+
+	env_mutex_lock(&u->lock);
+	n = softpt_bytes(u->pt) + u->watch.room * sizeof(*u->watch.r) + sizeof(*u);
+	env_mutex_unlock(&u->lock);
+	return n;
+}
+
+const struct engine_ops engine_uffd = {
+	.size = sizeof(struct engine_ops),
+	.name = "uffd",
+	.probe = uffd_probe,
+	.attach = uffd_attach,
+	.detach = uffd_detach,
+	.device_attach = uffd_device_attach,
+	.device_detach = uffd_device_detach,
+	.enter = uffd_enter,
+	.leave = uffd_leave,
+	.describe = uffd_describe,
+	.collect = uffd_collect,
+	.commit = uffd_commit,
+	.wait_idle = uffd_wait_idle,
+	.poison = uffd_poison,
+	.next_away = uffd_next_away,
+	.fence = uffd_fence,
+	.bus_read = uffd_bus_read,
+	.bus_write = uffd_bus_write,
+	.metadata = uffd_metadata,
+	.discard = uffd_discard,
+};

@@ -1,0 +1,208 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR MIT */
+/**
+ * DOC: uffd.h - the userfaultfd engine: one context per space, and what it knows
+ *
+ * uffd.c     the ops table; attach and detach      probe.c   may we, and what can this kernel do
+ * maps.c     what the kernel says of a mapping     watch.c   which ranges are watched
+ * frames.c   host pages handed round               collect.c pages leave the program's memory
+ * commit.c   and come back                         events.c  the thread that reads the context
+ * inside.c   threads inside Balun keep their stack hooks.c   memory calls seen before they happen
+ * fork.c     a child gets every byte
+ *
+ * u->lock is the engine's lock. It is held
+ * - across every look at @pt, the watch table and the transits,
+ * - across each UFFDIO_MOVE/COPY together with the look that justified it (design, trap 2),
+ * - by the reader before read() and until the tables follow the event (trap 3): whoever returns
+ *   from munmap finds the tables changed.
+ * It is not held across madvise(), a wait, or a call into core except core_release().
+ *
+ * A page of a watched range is in one of four states:
+ *   present or hole   !away !busy   the kernel's page table has it (or nothing has)
+ *   away               away !busy   on device: softpt has the place
+ *   in transit        !away  busy   a struct transit owns it; a CPU fault waits for its commit
+ *   dying              away  busy   an event dropped it; being released by the reader
+ */
+#ifndef BALUN_UFFD_H
+#define BALUN_UFFD_H
+
+#include "core/engine.h"
+#include "core/softpt.h"
+#include "engine/uffd/compat.h"
+#include "env/env.h"
+
+#define PAGE	     BALUN_PAGE_SIZE
+#define BLOCK	     BALUN_BLOCK_SIZE
+#define BLOCK_OF(va) ((va) & ~(BLOCK - 1))
+
+/* ---- probe.c ---- */
+struct uffd_caps {
+	int fd;		   /* a new context, or -1 */
+	uint64_t features; /* enabled */
+	bool move;	   /* UFFDIO_MOVE may be used */
+	bool fork_event;
+	bool poison;
+	bool user_mode_only;
+	char how[96], reason[160], remedy[240];
+};
+int uffd_open(struct uffd_caps *ret_caps);
+void uffd_probe(struct balun_engine_info *ret_info);
+
+/* ---- maps.c ---- */
+struct vma {
+	uint64_t start, end;
+	bool read, write, shared, file, special; /* special: [stack], [vdso], ... */
+};
+/* the mapping that covers @va, or the next one above it: 0; -ENOENT none */
+int maps_query(uint64_t va, struct vma *ret);
+/* writable segments of loaded objects: call without any lock (takes the loader's) */
+void maps_refresh_objects(void);
+bool maps_is_object(uint64_t start, uint64_t end, uint64_t *ret_until);
+/* bit i: page i of [va, va + n pages) is present or swapped out. n <= 512 */
+int maps_present(uint64_t va, unsigned int n, uint64_t *ret_bits);
+bool maps_is_huge(uint64_t va);
+
+/* ---- watch.c: sorted disjoint ranges; engine lock held ---- */
+struct watch_range {
+	uint64_t start, end;
+};
+struct watch {
+	struct watch_range *r;
+	unsigned int n, room;
+};
+bool watch_covers(const struct watch *w, uint64_t va, uint64_t *ret_until);
+int watch_add(struct watch *w, uint64_t start, uint64_t end);
+int watch_remove(struct watch *w, uint64_t start, uint64_t end);
+
+/* ---- frames.c ---- */
+struct frame_slot {
+	struct frame_slot *next;
+	uint64_t base;
+	unsigned int top; /* pages [0, top) are populated */
+	bool virgin;	  /* has no page table of small pages: takes a huge page whole */
+	bool spoiled;	  /* pages are missing below top: empty it before use */
+};
+struct frames {
+	struct env_mutex lock; /* leaf */
+	struct frame_slot *empty, *partial, *full;
+	unsigned int nfull;
+	uint64_t bytes; /* address space */
+};
+
+/* what the program did to pages while they were in transit, in order */
+struct transit_event {
+	uint64_t start, end, to;
+	bool remap;
+};
+
+struct transit {
+	struct env_list link;
+	struct engine_batch *b;
+	struct frame_slot *slot; /* host pages in use, or NULL */
+	unsigned int base;	 /* first page of the slot that is ours */
+	void *bounce;		 /* 2 MiB host buffer, if no frames were to be had */
+	bool waiters;		 /* a CPU fault met a page in transit: wake at commit */
+	bool copied;		 /* taken by copying: pages are write-protected, not moved */
+	unsigned int nevents, room;
+	struct transit_event *event, first[4];
+	struct transit *next;
+};
+
+/* a range whose pages may not be taken: a memory call of the program is under way in it */
+struct changing {
+	struct env_list link;
+	uint64_t start, end;
+	bool hooked; /* ends with the hook; otherwise when no thread can be inside the call */
+	int cleared[64], ncleared;
+};
+
+/* a thread inside Balun: pages that must stay; slot is free if sp == 0 */
+struct inside {
+	uint64_t sp, tp;
+};
+#define INSIDE_SLOTS 128
+
+struct uffd {
+	struct balun_space *space;
+	struct uffd_caps caps;
+	bool move;
+	unsigned int move_min; /* from so many pages on MOVE beats COPY (calibrated) */
+	struct env_mutex lock;
+	struct env_cond idle; /* a transit ended, or events were handled */
+	struct softpt *pt;
+	struct watch watch;
+	struct env_list transits, changing;
+	struct transit *free_transits;
+	struct frames frames;
+	struct balun_desc device[BALUN_MAX_DEVICES + 1];
+	/* own MADV_DONTNEED calls whose event is still to come */
+	struct {
+		uint64_t start, end;
+		unsigned int n;
+	} own_remove[8];
+	struct env_thread *reader;
+	int stop_fd;
+	unsigned int handling; /* events read, not yet finished */
+	/* the reader's own */
+	struct uffd_msg pending[64];
+	unsigned int npending;
+	uint64_t installed_va, installed_len; /* by the last commit on the reader */
+	void *reader_tp;
+	struct inside inside[INSIDE_SLOTS];
+	unsigned int inside_high;
+};
+
+/* the context of this process; NULL: none. Hooks and fork handlers read it */
+extern struct uffd *uffd_current;
+
+/* watch.c: make [va, va + len) watched as far as it can migrate; no lock held */
+void uffd_watch_range(struct uffd *u, uint64_t va, uint64_t len);
+int uffd_register(struct uffd *u, uint64_t start, uint64_t end);
+void uffd_unregister(struct uffd *u, uint64_t start, uint64_t end);
+
+/* frames.c */
+int frames_init(struct frames *f);
+void frames_fini(struct uffd *u);
+/* room for @n pages to be moved in (huge: the block is one huge page) / @n populated ones; or NULL
+ */
+struct frame_slot *frames_get_room(struct uffd *u, unsigned int n, bool huge);
+struct frame_slot *frames_get_full(struct uffd *u, unsigned int n);
+void frames_put(struct uffd *u, struct frame_slot *s);
+/* make a registered range of the engine's own memory empty again, without events */
+void frames_empty(struct uffd *u, uint64_t addr, uint64_t len);
+
+/* collect.c, commit.c */
+int uffd_collect(void *e, struct engine_batch *b);
+void uffd_commit(void *e, struct engine_batch *b);
+/* moves [src, src + len) to dst; bytes moved in *ret_done. 0 all; -EAGAIN an event is pending;
+ * -ENOENT, -EBUSY, -EEXIST, -EINVAL at page src + *ret_done */
+int uffd_move(struct uffd *u, uint64_t dst, uint64_t src, uint64_t len, uint64_t *ret_done);
+int uffd_copy(struct uffd *u, uint64_t dst, const void *src, uint64_t len, uint64_t *ret_done);
+void uffd_wake(struct uffd *u, uint64_t va, uint64_t len);
+void uffd_protect(struct uffd *u, uint64_t va, uint64_t len, bool on);
+/* lock held on entry and exit; lets pending events be handled meanwhile */
+void uffd_yield_to_events(struct uffd *u);
+/* where page @va of a transit is now: false: dropped */
+bool transit_locate(const struct transit *t, uint64_t *va);
+void transit_log(struct uffd *u, uint64_t start, uint64_t end, uint64_t to, bool remap);
+
+/* events.c */
+int uffd_reader_start(struct uffd *u);
+void uffd_reader_stop(struct uffd *u);
+void uffd_drain_events(struct uffd *u); /* on the reader; no lock held */
+bool uffd_on_reader(const struct uffd *u);
+
+/* inside.c */
+void uffd_enter(void *e, void *cookie);
+void uffd_leave(void *e, void *cookie);
+/* lock held: bits of the block's pages that hold a stack or thread block in use */
+void uffd_inside_bits(struct uffd *u, uint64_t block, uint64_t *ret_bits);
+
+/* hooks.c; lock held: may no page of the range be taken now? Tries to end what is over */
+bool uffd_is_changing(struct uffd *u, uint64_t start, uint64_t end);
+void uffd_quarantine(struct uffd *u, uint64_t start, uint64_t end);
+
+/* fork.c */
+void uffd_fork_register(void);
+void uffd_fill_child(struct uffd *u, int child_fd);
+
+#endif

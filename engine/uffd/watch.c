@@ -1,0 +1,172 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
+/*
+ * Which ranges are watched: a sorted array, changed only together with the kernel's registration.
+ * A range is watched from its first migration on; memory that never migrates is not registered.
+ */
+#include <sys/ioctl.h>
+
+#include "engine/uffd/uffd.h"
+
+/* index of the first range that ends above @va */
+static unsigned int watch_find(const struct watch *w, uint64_t va)
+{
+	unsigned int lo = 0, hi = w->n;
+
+	while (lo < hi) {
+		unsigned int mid = (lo + hi) / 2;
+
+		if (w->r[mid].end > va)
+			hi = mid;
+		else
+			lo = mid + 1;
+	}
+	return lo;
+}
+
+/* *ret_until: where the answer may change */
+bool watch_covers(const struct watch *w, uint64_t va, uint64_t *ret_until)
+{
+	unsigned int i = watch_find(w, va);
+
+	if (i == w->n) {
+		*ret_until = UINT64_MAX;
+		return false;
+	}
+	if (w->r[i].start > va) {
+		*ret_until = w->r[i].start;
+		return false;
+	}
+	*ret_until = w->r[i].end;
+	return true;
+}
+
+static int watch_room(struct watch *w)
+{
+	unsigned int room = w->room ? w->room * 2 : 64;
+	struct watch_range *r;
+
+	if (w->n < w->room)
+		return 0;
+	r = env_alloc(room * sizeof(*r));
+	if (!r)
+		return -ENOMEM;
+	memcpy(r, w->r, w->n * sizeof(*r));
+	env_free(w->r);
+	w->r = r;
+	w->room = room;
+	return 0;
+}
+
+int watch_add(struct watch *w, uint64_t start, uint64_t end)
+{
+	unsigned int i = watch_find(w, start), j;
+	int err;
+
+	if (i && w->r[i - 1].end == start)
+		i--;
+	for (j = i; j < w->n && w->r[j].start <= end; j++) {
+		start = ENV_MIN(start, w->r[j].start);
+		end = ENV_MAX(end, w->r[j].end);
+	}
+	if (j == i) {
+		err = watch_room(w);
+		if (err)
+			return err;
+		memmove(&w->r[i + 1], &w->r[i], (w->n - i) * sizeof(*w->r));
+		w->n++;
+	} else {
+		memmove(&w->r[i + 1], &w->r[j], (w->n - j) * sizeof(*w->r));
+		w->n -= j - i - 1;
+	}
+	w->r[i] = (struct watch_range){ start, end };
+	return 0;
+}
+
+/* -ENOMEM: the range would have to be cut in two and there is no memory: nothing changed */
+int watch_remove(struct watch *w, uint64_t start, uint64_t end)
+{
+	unsigned int i = watch_find(w, start), j;
+	int err;
+
+	if (i < w->n && w->r[i].start < start && w->r[i].end > end) {
+		err = watch_room(w);
+		if (err)
+			return err;
+		memmove(&w->r[i + 1], &w->r[i], (w->n - i) * sizeof(*w->r));
+		w->n++;
+		w->r[i].end = start;
+		w->r[i + 1].start = end;
+		return 0;
+	}
+	if (i < w->n && w->r[i].start < start)
+		w->r[i++].end = start;
+	for (j = i; j < w->n && w->r[j].end <= end; j++)
+		;
+	memmove(&w->r[i], &w->r[j], (w->n - j) * sizeof(*w->r));
+	w->n -= j - i;
+	if (i < w->n && w->r[i].start < end)
+		w->r[i].start = end;
+	return 0;
+}
+
+int uffd_register(struct uffd *u, uint64_t start, uint64_t end)
+{
+	struct uffdio_register r = {
+		.range = { .start = start, .len = end - start },
+		.mode = UFFDIO_REGISTER_MODE_MISSING | (u->move ? 0 : UFFDIO_REGISTER_MODE_WP),
+	};
+
+	return ioctl(u->caps.fd, UFFDIO_REGISTER, &r) ? -errno : 0;
+}
+
+void uffd_unregister(struct uffd *u, uint64_t start, uint64_t end)
+{
+	struct uffdio_range r = { .start = start, .len = end - start };
+
+	if (ioctl(u->caps.fd, UFFDIO_UNREGISTER, &r))
+		env_log(2, "unregister 0x%llx: %s", (unsigned long long)start, strerror(errno));
+}
+
+/* lock held: the mapping is asked for again here, where no event can have gone unnoticed */
+static void watch_one(struct uffd *u, uint64_t start, uint64_t end)
+{
+	struct vma v;
+
+	if (maps_query(start, &v) || v.start > start || v.shared || v.file || v.special)
+		return;
+	end = ENV_MIN(end, v.end);
+	if (uffd_register(u, start, end))
+		return; /* another context has it, or a kind of memory that cannot be watched */
+	if (watch_add(&u->watch, start, end))
+		uffd_unregister(u, start, end);
+}
+
+/*
+ * The mapping around an address, rounded out to blocks, so that neighbouring migrations register
+ * once; cut to the mapping, to what belongs to no loaded object and not to Balun.
+ */
+void uffd_watch_range(struct uffd *u, uint64_t va, uint64_t len)
+{
+	uint64_t end = va + len, until;
+	bool all, object;
+	struct vma v;
+
+	env_mutex_lock(&u->lock);
+	all = watch_covers(&u->watch, va, &until) && until >= end;
+	env_mutex_unlock(&u->lock);
+	if (all)
+		return;
+	maps_refresh_objects();
+	va = BLOCK_OF(va);
+	end = BLOCK_OF(end + BLOCK - 1);
+	while (va < end && !maps_query(va, &v) && v.start < end) {
+		va = ENV_MAX(va, v.start);
+		object = maps_is_object(va, ENV_MIN(end, v.end), &until);
+		if (!object && !v.shared && !v.file && !v.special && !env_owns(va, until - va)) {
+			env_mutex_lock(&u->lock);
+			watch_one(u, va, until);
+			env_mutex_unlock(&u->lock);
+		}
+		va = until;
+	}
+}
