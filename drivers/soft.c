@@ -68,7 +68,7 @@ static struct soft_cmd *cmd_next(struct soft_thread *t)
 }
 
 /* a function of its own: a trap comes back here, and must not find variables in registers */
-static void __attribute__((noinline)) worker_call(struct soft_thread *t)
+static void __attribute__((__noinline__)) worker_call(struct soft_thread *t)
 {
 	if (!__builtin_setjmp(t->trap))
 		t->cmd->fn(&t->unit.w, t->cmd->arg);
