@@ -181,13 +181,15 @@ void core_resident_forget(struct balun_device *dev);
 struct balun_device *core_device_get(struct balun_space *sp, unsigned int id); /* NULL: closing */
 void core_device_put(struct balun_device *dev);
 int core_device_open(struct balun_space *sp, const char *spec, struct balun_device **ret_dev);
-int core_drain(struct balun_device *dev);
 int core_device_end(struct balun_device *dev); /* devices_lock held */
 
 uint64_t core_device_metadata(struct balun_device *dev); /* bytes of bookkeeping */
 
 /* space.c */
 int core_space_end(struct balun_space *sp);
+
+/* drain.c */
+uint64_t core_bring_home(struct balun_space *sp, unsigned int dev, enum balun_cause cause);
 
 /* registry.c */
 const struct balun_driver *core_driver_find(const char *name);

@@ -2,9 +2,6 @@
 /* Devices: opening from a spec, checking what the driver says, draining and closing. */
 #include "core/core.h"
 
-/* how often a page that a device will not give back is asked for before it counts as lost */
-#define DRAIN_TRIES 3
-
 /* a reference for the time of a fault or migration; NULL: no such device, or it is closing */
 struct balun_device *core_device_get(struct balun_space *sp, unsigned int id)
 {
@@ -239,60 +236,6 @@ err_free:
 	return err;
 }
 
-/* the wanted pages of one block come home, whatever pins say; false: some would not */
-static bool drain_block(struct balun_device *dev, const struct engine_run *r, unsigned int tries)
-{
-	struct core_move mv = { .va = r->va & ~(BALUN_BLOCK_SIZE - 1),
-				.src = dev->id,
-				.cause = BALUN_CAUSE_TEARDOWN,
-				.force = true };
-	struct balun_counts c = { 0 };
-	unsigned int first = (r->va - mv.va) >> BALUN_PAGE_SHIFT;
-
-	env_bits_set_range(mv.want, first, r->len >> BALUN_PAGE_SHIFT);
-	if (tries) /* one by one: what can come, comes */
-		for (; first < (r->va - mv.va + r->len) >> BALUN_PAGE_SHIFT; first++) {
-			memset(mv.want, 0, sizeof(mv.want));
-			env_bit_set(mv.want, first);
-			core_move_block(dev->space, &mv, &c);
-		}
-	else
-		core_move_block(dev->space, &mv, &c);
-	return !c.failed && !c.nomem;
-}
-
-/*
- * Everything on the device comes home. Bounded: a block is asked for DRAIN_TRIES times, then what
- * is still there is lost: poisoned, counted and reported. New pages cannot arrive: it is closing.
- */
-int core_drain(struct balun_device *dev)
-{
-	struct balun_space *sp = dev->space;
-	uint64_t last = UINT64_MAX, lost = 0;
-	unsigned int tries = 0;
-	struct engine_run r;
-
-	/* always from 0: what is poisoned is not away any more, and mremap() may go backwards */
-	while (sp->engine->next_away(sp->e, dev->id, 0, &r)) {
-		if (r.where == ENGINE_BUSY) {
-			sp->engine->wait_idle(sp->e, r.va, CORE_DRAIN_NS);
-			continue;
-		}
-		tries = r.va == last ? tries + 1 : 0;
-		last = r.va;
-		if (tries < DRAIN_TRIES) {
-			drain_block(dev, &r, tries);
-			continue;
-		}
-		env_log(0, "%s did not give back %llu bytes at 0x%llx: lost", dev->name,
-			(unsigned long long)r.len, (unsigned long long)r.va);
-		sp->engine->poison(sp->e, r.va, r.len);
-		lost += r.len >> BALUN_PAGE_SHIFT;
-	}
-	core_count(&sp->stats.lost_pages, lost);
-	return lost ? -EIO : 0;
-}
-
 /*
  * After device[id] is gone under every stripe's lock no invalidation looks at it, and after every
  * migration that began before is over none frees its memory.
@@ -318,7 +261,7 @@ static void device_unpublish(struct balun_space *sp, struct balun_device *dev)
 int core_device_end(struct balun_device *dev)
 {
 	struct balun_space *sp = dev->space;
-	int err;
+	uint64_t lost;
 
 	env_assert_held(&sp->devices_lock);
 	env_mutex_lock(&sp->move_lock);
@@ -327,7 +270,10 @@ int core_device_end(struct balun_device *dev)
 		env_cond_wait(&sp->move_done, &sp->move_lock, ENV_FOREVER);
 	env_mutex_unlock(&sp->move_lock);
 
-	err = core_drain(dev);
+	lost = core_bring_home(sp, dev->id, BALUN_CAUSE_TEARDOWN);
+	if (lost)
+		env_log(0, "%s did not give back %llu pages: lost", dev->name,
+			(unsigned long long)lost);
 	device_unpublish(sp, dev);
 	sp->engine->device_detach(sp->e, dev->id);
 	hint_forget_device(sp->hints, dev->id);
@@ -336,7 +282,7 @@ int core_device_end(struct balun_device *dev)
 	dev->ops.active(dev->priv, false);
 	dev->ops.close(dev->priv);
 	device_free(dev);
-	return err;
+	return lost ? -EIO : 0;
 }
 
 void balun_space_set_data(struct balun_space *space, struct balun_device *dev, void *p)

@@ -155,50 +155,14 @@ void core_moved(struct balun_space *sp, uint64_t to, uint64_t len)
 	}
 }
 
-/* one page that will not come home in three tries is lost: see core_drain() */
-static bool quiesce_run(struct balun_space *sp, const struct engine_run *r, unsigned int tries)
-{
-	struct core_move mv = { .va = r->va & ~(BALUN_BLOCK_SIZE - 1),
-				.cause = BALUN_CAUSE_INVALIDATE,
-				.force = true };
-	struct balun_counts c = { 0 };
-
-	if (tries == 3) {
-		sp->engine->poison(sp->e, r->va, r->len);
-		core_count(&sp->stats.lost_pages, r->len >> BALUN_PAGE_SHIFT);
-		return false;
-	}
-	env_bits_set_range(mv.want, (r->va - mv.va) >> BALUN_PAGE_SHIFT,
-			   r->len >> BALUN_PAGE_SHIFT);
-	core_move_block(sp, &mv, &c);
-	return true;
-}
-
 int core_quiesce(struct balun_space *sp)
 {
-	uint64_t last = UINT64_MAX;
-	unsigned int tries = 0;
-	struct engine_run r;
-	int err = 0;
-
 	env_mutex_lock(&sp->move_lock);
 	sp->paused++;
 	while (sp->moves_out) /* bounded by the devices' copies */
 		env_cond_wait(&sp->move_done, &sp->move_lock, ENV_FOREVER);
 	env_mutex_unlock(&sp->move_lock);
-
-	/* always from 0: what is poisoned is not away any more, and mremap() may go backwards */
-	while (sp->engine->next_away(sp->e, 0, 0, &r)) {
-		if (r.where == ENGINE_BUSY) {
-			sp->engine->wait_idle(sp->e, r.va, CORE_DRAIN_NS);
-			continue;
-		}
-		tries = r.va == last ? tries + 1 : 0;
-		last = r.va;
-		if (!quiesce_run(sp, &r, tries))
-			err = -EIO;
-	}
-	return err;
+	return core_bring_home(sp, 0, BALUN_CAUSE_INVALIDATE) ? -EIO : 0;
 }
 
 void core_resume(struct balun_space *sp)

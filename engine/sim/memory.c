@@ -314,21 +314,19 @@ int balun_sim_fork(struct balun_space *sp, struct balun_sim_child **ret_child)
 	if (!child)
 		return -ENOMEM;
 	env_list_init(&child->block);
-	err = core_quiesce(sp);
-	if (err)
-		goto err_free;
+	/* pages that a device would not give back are poisoned by now, as they will be in the child
+	 */
+	core_quiesce(sp);
 	env_mutex_lock(&s->lock);
 	err = child_copy(s, child);
 	env_mutex_unlock(&s->lock);
 	core_resume(sp);
-	if (err)
-		goto err_free;
+	if (err) {
+		balun_sim_child_exit(child);
+		return err;
+	}
 	*ret_child = child;
 	return 0;
-
-err_free:
-	balun_sim_child_exit(child);
-	return err;
 }
 
 static const struct sim_block *child_block(const struct balun_sim_child *child, uint64_t va)

@@ -20,7 +20,7 @@ static struct {
 	struct balun_space *space;
 	struct handle handle[DEVICES];
 	struct env_mutex lock;
-	struct env_cond quiet; /* a handle's users went down */
+	struct env_cond quiet; /* go; a handle's users went down */
 	struct range {
 		uint64_t va, len;
 		unsigned int first, n;
@@ -28,6 +28,7 @@ static struct {
 	unsigned int npins;
 	uint64_t next_value;
 	bool nomem; /* an allocation was made to fail */
+	bool go;    /* all threads are there */
 } w;
 
 static uint64_t seen[OPS][ERRNOS];
@@ -377,13 +378,10 @@ static void do_pin(const struct op *op)
 
 static void do_unpin(const struct op *op)
 {
-	struct range r = range_of(op->page, op->n);
+	struct range r;
 
-	if (!w.npins) {
-		if (note(op, balun_unpin(w.space, (void *)r.va, r.len)) != -ENOENT)
-			unexpected(op, op->page, 0);
+	if (!w.npins)
 		return;
-	}
 	r = w.pin[--w.npins];
 	CHECK(!note(op, balun_unpin(w.space, (void *)r.va, r.len)));
 }
@@ -678,6 +676,10 @@ static void worker_main(void *arg)
 	struct worker *me = arg;
 	unsigned int i;
 
+	env_mutex_lock(&w.lock);
+	while (!w.go)
+		env_cond_wait(&w.quiet, &w.lock, ENV_FOREVER);
+	env_mutex_unlock(&w.lock);
 	for (i = 0; i < w.s->nops; i++)
 		if (w.s->op[i].thread == me->no)
 			do_op(&w.s->op[i]);
@@ -735,6 +737,7 @@ static void finish(void)
 	CHECK(!balun_sync(w.space));
 	while (w.npins)
 		do_unpin(&op);
+	CHECK(balun_unpin(w.space, (void *)page_va(0), BALUN_PAGE_SIZE) == -ENOENT);
 	check_all(&op, w.s->options & 0x40);
 	for (i = 0; unmap && i < WINDOWS; i++)
 		balun_sim_munmap(w.space, page_va(i * WINDOW_PAGES),
@@ -777,6 +780,10 @@ void schedule_run(void *schedule)
 		worker[i].no = i;
 		CHECK(!env_thread_create(&worker[i].thread, "worker", worker_main, &worker[i]));
 	}
+	env_mutex_lock(&w.lock);
+	w.go = true;
+	env_cond_wake(&w.quiet);
+	env_mutex_unlock(&w.lock);
 	for (i = 0; i < s->nthreads; i++)
 		env_thread_join(worker[i].thread);
 	/* from here on nothing fails and nobody is in the way */

@@ -16,7 +16,7 @@
 #include "tests/sim/schedule.h"
 
 #define MAX_CHOICES    200000
-#define SIGNALLED(sig) (-1000 - (sig)) /* beside the errnos of env_sim_run() */
+#define SIGNALLED(sig) (-1000 - (sig)) /* beside errnos and FAILED */
 #define HANG_S	       20
 #define OTHER_SEEDS    12   /* interleavings tried before an operation counts as needed */
 #define MAX_TRIES      6000 /* runs spent on making a schedule small */
@@ -40,6 +40,11 @@ struct failure {
 };
 
 static bool verbose;
+
+static bool is_signal(int err)
+{
+	return err < SIGNALLED(0) && err > SIGNALLED(1000);
+}
 
 static int run_here(struct schedule *s, uint64_t seed)
 {
@@ -172,10 +177,11 @@ static void explain(uint64_t seed, int err, bool shrink)
 	struct failure f = { .seed = seed, .err = err };
 
 	schedule_make(&f.s, seed);
-	if (err <= SIGNALLED(0))
-		printf("FAIL seed %llu: signal %d\n", (unsigned long long)seed, -1000 - err);
+	printf("FAIL seed %llu: ", (unsigned long long)seed);
+	if (is_signal(err))
+		printf("signal %d\n", -1000 - err);
 	else
-		printf("FAIL seed %llu: %s\n", (unsigned long long)seed, strerrorname_np(-err));
+		printf("%s\n", err > -1000 ? strerrorname_np(-err) : "not as the model says");
 	if (shrink) {
 		shrink_ops(&f);
 		shrink_profile(&f);
@@ -184,7 +190,7 @@ static void explain(uint64_t seed, int err, bool shrink)
 		       (unsigned long long)f.seed);
 	}
 	schedule_print(&f.s, stdout);
-	if (err > SIGNALLED(0))
+	if (!is_signal(err))
 		shrink_choices(&f);
 	printf("again: sim_stress --seed %llu\n", (unsigned long long)seed);
 }

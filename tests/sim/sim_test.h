@@ -35,12 +35,13 @@ uint64_t word_va(unsigned int page, unsigned int word);
 #define ENTRIES (BIG_FIRST + BALUN_BLOCK_PAGES)
 unsigned int entry_of(uint64_t va);
 
-/* ends the run as failed */
-#define FAIL(...) env_sim_stop(-EILSEQ, __VA_ARGS__)
+/* ends the run as failed; the error says where, so that shrinking does not slip to another one */
+#define FAILED	  (-2000 - __LINE__)
+#define FAIL(...) env_sim_stop(FAILED, __VA_ARGS__)
 #define CHECK(cond)                                                                                \
 	do {                                                                                       \
 		if (!(cond))                                                                       \
-			env_sim_stop(-EILSEQ, "%s:%d: %s", __FILE__, __LINE__, #cond);             \
+			FAIL("%s:%d: %s", __FILE__, __LINE__, #cond);                              \
 	} while (0)
 
 /* what may go wrong in this schedule: 1 in so many calls, 0 never */

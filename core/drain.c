@@ -1,0 +1,64 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
+/* Bringing everything home: for a device that is closed, and before a fork. */
+#include "core/core.h"
+
+/* how often a page that a device will not give back is asked for, alone, before it is lost */
+#define HOME_TRIES 3
+#define NOMEM_WAIT 1000000ULL
+
+/* the first @len bytes of a run, whatever pins say; what became of its first page */
+static enum engine_status home_run(struct balun_space *sp, unsigned int dev,
+				   const struct engine_run *r, uint64_t len, enum balun_cause cause)
+{
+	struct core_move mv = {
+		.va = r->va & ~(BALUN_BLOCK_SIZE - 1), .src = dev, .cause = cause, .force = true
+	};
+	struct balun_counts c = { 0 };
+
+	mv.page = (r->va - mv.va) >> BALUN_PAGE_SHIFT;
+	env_bits_set_range(mv.want, mv.page, len >> BALUN_PAGE_SHIFT);
+	if (core_move_block(sp, &mv, &c) == -ENOMEM)
+		return PAGE_NOMEM;
+	return mv.page_status;
+}
+
+/*
+ * Everything that is away on device @dev (0: any) comes home; nothing new may get there meanwhile.
+ * Returns how many pages were lost: poisoned and counted.
+ *
+ * Bounded: a run that fails is taken page by page, so that what can come does; a page is lost when
+ * its copy has failed HOME_TRIES times alone. Lack of memory for a frame is waited out, as long as
+ * CORE_DRAIN_NS have not passed. The search begins at 0 each time: what is poisoned is not away
+ * any more, and mremap() may move pages backwards.
+ */
+uint64_t core_bring_home(struct balun_space *sp, unsigned int dev, enum balun_cause cause)
+{
+	uint64_t deadline = env_now_ns() + CORE_DRAIN_NS, last = UINT64_MAX, lost = 0;
+	unsigned int tries = 0;
+	struct engine_run r;
+
+	while (sp->engine->next_away(sp->e, dev, 0, &r)) {
+		enum engine_status status;
+
+		if (r.where == ENGINE_BUSY) {
+			sp->engine->wait_idle(sp->e, r.va, CORE_DRAIN_NS);
+			continue;
+		}
+		if (r.va != last)
+			tries = 0;
+		last = r.va;
+		status = home_run(sp, dev, &r, tries ? BALUN_PAGE_SIZE : r.len, cause);
+		if (status == PAGE_MOVED || status == PAGE_BUSY)
+			continue;
+		if (status == PAGE_NOMEM && env_now_ns() < deadline) {
+			env_sleep_ns(NOMEM_WAIT);
+			continue;
+		}
+		if (tries++ < HOME_TRIES)
+			continue;
+		sp->engine->poison(sp->e, r.va, BALUN_PAGE_SIZE);
+		lost++;
+	}
+	core_count(&sp->stats.lost_pages, lost);
+	return lost;
+}
