@@ -263,6 +263,43 @@ static void test_threads(void **state)
 	env_mutex_destroy(&s.m);
 }
 
+/* four threads allocate and free at once; what is theirs is owned whatever the others do */
+static void churn(void *arg)
+{
+	unsigned int *errors = arg, seed = (unsigned int)(uintptr_t)&seed, i;
+	unsigned char *p, *q;
+	size_t size;
+
+	for (i = 0; i < 3000; i++) {
+		size = 1 + rand_r(&seed) % (i % 64 ? 500 : 50000);
+		p = env_alloc(size);
+		q = i % 16 ? NULL : env_pages_alloc(8192);
+		if (!p || !is_zero(p, size) || !owned(p, size) || (q && !owned(q, 8192)))
+			env_add(errors, 1);
+		memset(p, 0x55, size);
+		env_free(p);
+		env_pages_free(q, 8192);
+		if (owned(&errors, 1) != owned(&seed, 1))
+			env_add(errors, 1);
+	}
+}
+
+static void test_concurrent(void **state)
+{
+	struct env_thread *t[4];
+	size_t before = env_alloc_bytes();
+	unsigned int errors = 0;
+	int i;
+
+	(void)state;
+	for (i = 0; i < 4; i++)
+		assert_int_equal(env_thread_create(&t[i], "churn", churn, &errors), 0);
+	for (i = 0; i < 4; i++)
+		env_thread_join(t[i]);
+	assert_int_equal(errors, 0);
+	assert_int_equal(env_alloc_bytes(), before);
+}
+
 static void test_thread_fails(void **state)
 {
 	struct env_thread *t = (void *)1;
@@ -356,6 +393,7 @@ int main(void)
 		cmocka_unit_test(test_owns_table),
 		cmocka_unit_test(test_fork),
 		cmocka_unit_test(test_threads),
+		cmocka_unit_test(test_concurrent),
 		cmocka_unit_test(test_thread_fails),
 		cmocka_unit_test(test_time),
 		cmocka_unit_test(test_reason),
