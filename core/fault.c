@@ -7,6 +7,8 @@
 
 /* how often the faulted page alone is tried again after its copy home failed */
 #define HOME_TRIES 3
+/* lost races after which a device fault looks and maps under the lock */
+#define FAULT_LOST_MAX 2
 
 struct fault {
 	struct balun_space *sp;
@@ -14,7 +16,8 @@ struct fault {
 	uint64_t block, deadline, seq;
 	unsigned int first, npages; /* pages of the block */
 	uint32_t access;
-	bool moved; /* a move was tried: what did not come is used in place */
+	bool moved;	   /* a move was tried: what did not come is used in place */
+	unsigned int lost; /* how often memory changed between the look and the map */
 	int nruns;
 	struct core_work *w;
 };
@@ -234,22 +237,68 @@ static int make_segs(struct fault *f)
 	return n;
 }
 
+/* stripe lock held, nothing has changed since the look */
+static int map_locked(struct fault *f)
+{
+	int n = make_segs(f), err;
+
+	if (!n)
+		return 0;
+	err = f->dev->ops.map(f->dev->priv, f->sp, f->w->seg, n);
+	if (err) /* a part may be there: none is better than some */
+		f->dev->ops.unmap(f->dev->priv, f->sp, f->block, BALUN_BLOCK_SIZE,
+				  BALUN_CAUSE_DEVICE_FAULT);
+	return err;
+}
+
 /* 1: memory changed meanwhile, look again */
 static int map_runs(struct fault *f)
 {
 	struct core_stripe *st = core_stripe(f->sp, f->block);
-	int n = make_segs(f), err = 0;
+	int err = 1;
 
 	env_mutex_lock(&st->lock);
 	if (core_read_retry(st, f->seq)) {
 		core_count(&f->sp->stats.retries, 1);
-		err = 1;
-	} else if (n) {
-		err = f->dev->ops.map(f->dev->priv, f->sp, f->w->seg, n);
-		if (err) /* a part may be there: none is better than some */
-			f->dev->ops.unmap(f->dev->priv, f->sp, f->block, BALUN_BLOCK_SIZE,
-					  BALUN_CAUSE_DEVICE_FAULT);
+		f->lost++;
+	} else {
+		err = map_locked(f);
 	}
+	env_mutex_unlock(&st->lock);
+	return err;
+}
+
+/*
+ * Who lost the race a few times looks and maps under the lock: an invalidation has to wait for
+ * that, so it succeeds, at the price of system calls under the lock. 1: there is more to do than to
+ * map.
+ */
+static int map_stubborn(struct fault *f)
+{
+	struct core_stripe *st = core_stripe(f->sp, f->block);
+	bool busy, far, away;
+	uint64_t now;
+	int err;
+
+	env_mutex_lock(&st->lock);
+	while (st->active) {
+		now = env_now_ns();
+		if (now >= f->deadline) {
+			err = -EBUSY;
+			goto unlock;
+		}
+		env_cond_wait(&st->idle, &st->lock, f->deadline - now);
+	}
+	describe_block(f->sp, f->w, f->block, true, &f->nruns);
+	err = check_access(f);
+	if (err)
+		goto unlock;
+	look(f, &busy, &far, &away);
+	if (busy || away || (far && f->access == BALUN_ACCESS_ATOMIC))
+		err = 1;
+	else
+		err = map_locked(f);
+unlock:
 	env_mutex_unlock(&st->lock);
 	return err;
 }
@@ -261,11 +310,16 @@ static int fault_once(struct fault *f)
 	uint64_t now = env_now_ns();
 	int err;
 
+	if (env_load(&f->dev->closing))
+		return -ENODEV;
+	if (f->lost >= FAULT_LOST_MAX) {
+		err = map_stubborn(f);
+		if (err != 1)
+			return err;
+	}
 	err = core_read_begin(f->sp, f->block, f->deadline, &f->seq);
 	if (err)
 		return err;
-	if (env_load(&f->dev->closing))
-		return -ENODEV;
 	describe_block(f->sp, f->w, f->block, true, &f->nruns);
 	err = check_access(f);
 	if (err)
@@ -307,6 +361,7 @@ static int fault_block(struct fault *f)
 	int err;
 
 	f->moved = false;
+	f->lost = 0;
 	do {
 		err = fault_once(f);
 	} while (err == 1);

@@ -215,6 +215,12 @@ static int access_bus(struct balun_space *space, uint64_t addr, void *buf, unsig
 
 #define ACCESS_HOLE 1
 
+/*
+ * After so many accesses in place the fault is taken again: whoever decided that the page stays may
+ * have other reasons by now (NVIDIA UVM's access counters have the same threshold).
+ */
+#define BUS_ACCESSES 256
+
 /* Return: 0; ACCESS_HOLE: a fault must be served first; -errno of the bus */
 static int access_try(struct soft_thread *t, uint64_t va, void *buf, unsigned int len,
 		      unsigned int op)
@@ -229,6 +235,8 @@ static int access_try(struct soft_thread *t, uint64_t va, void *buf, unsigned in
 		case SOFT_CACHED:
 			break;
 		case SOFT_BUS:
+			if (++t->bus_accesses % BUS_ACCESSES == 0)
+				return ACCESS_HOLE;
 			return access_bus(ss->space, addr, buf, len, op);
 		case SOFT_HOLE:
 			return ACCESS_HOLE;

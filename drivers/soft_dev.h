@@ -50,6 +50,7 @@ struct soft_thread {
 	bool waiting;	      /* for a fault to be served */
 	int fault_err;
 	void *trap[5]; /* __builtin_setjmp */
+	uint32_t bus_accesses; /* in place, by this worker */
 };
 
 struct soft_failure {
