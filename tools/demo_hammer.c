@@ -26,6 +26,7 @@ struct hammer_thread {
 struct demo_hammer {
 	struct demo_mem *m;
 	struct graph *g;
+	uint64_t npkgs; /* of its own: read without the lock */
 	unsigned int n;
 	bool stop;
 	pthread_mutex_t lock;
@@ -129,7 +130,7 @@ static int check_package(struct hammer_thread *t, uint64_t i)
 	ret = demo_mem_load(m, &at->reach, &reach);
 	if (ret)
 		return ret;
-	if (reach >= t->h->g->npkgs)
+	if (reach >= t->h->npkgs)
 		wrong(t, i, "it needs more packages than there are", reach);
 	t->reads += 4;
 	ret = check_deps(t, i, &p);
@@ -141,7 +142,7 @@ static void pass(struct hammer_thread *t)
 	uint64_t i;
 	int ret;
 
-	for (i = 0; i < t->h->g->npkgs && !__atomic_load_n(&t->h->stop, __ATOMIC_RELAXED); i++) {
+	for (i = 0; i < t->h->npkgs && !__atomic_load_n(&t->h->stop, __ATOMIC_RELAXED); i++) {
 		/* shared: the main thread changes the graph only with the lock to itself */
 		pthread_rwlock_rdlock(&t->h->m->lock);
 		ret = check_package(t, i);
@@ -198,6 +199,7 @@ int demo_hammer_start(struct demo_mem *m, struct graph *g, unsigned int n,
 		return -ENOMEM;
 	h->m = m;
 	h->g = g;
+	h->npkgs = g->npkgs;
 	h->n = n;
 	pthread_mutex_init(&h->lock, NULL);
 	pthread_cond_init(&h->cond, NULL);
