@@ -11,7 +11,7 @@
  * place, in a ring of PARKED; it is freed, with the nodes that this empties, when PARKED others
  * were parked after it. So a block that goes to and fro allocates nothing. A block with reserved
  * slots is parked too while nothing of it is busy, and loses the reservation in the same way. A
- * chunk of slots is freed when it is empty and there is another one's worth to spare.
+ * chunk of slots is freed when it is empty and two more are to spare.
  */
 #include "core/softpt_tree.h"
 
@@ -380,14 +380,11 @@ int softpt_reserve(struct softpt *pt, uint64_t va, bool fragmented)
 	if (!b)
 		return -ENOMEM;
 	if (fragmented && !b->roomy) {
-		unsigned int n = BLOCK_UNITS - b->nfrag;
-
-		if (softpt_slots_ensure(pt, n + SPARE_SLOTS)) {
+		if (softpt_slots_ensure(pt, BLOCK_UNITS - b->nfrag)) {
 			softpt_block_settle(pt, b);
 			return -ENOMEM;
 		}
-		b->roomy = true;
-		pt->reserved += n;
+		softpt_room_reserve(pt, b);
 	}
 	softpt_block_unpark(pt, b); /* to the front of the ring */
 	softpt_block_settle(pt, b);
@@ -501,8 +498,6 @@ void softpt_clear_busy(struct softpt *pt, uint64_t va, uint64_t len)
 
 	while ((b = part_take_block(pt, &page, end, &p))) {
 		pages_clear(b->busy, p.from, p.to);
-		if (!softpt_any(b->busy))
-			softpt_room_release(pt, b);
 		softpt_block_settle(pt, b);
 	}
 }
@@ -522,13 +517,14 @@ static bool next_state(const struct softpt *pt, uint64_t *page, uint64_t end,
 
 /*
  * Blocks and slots that [page, end) needs at @shift pages further on, where nothing is away by
- * then. Only a unit where a run begins or ends can become fragmented, and each counts once.
+ * then. Only a unit where a run begins or ends can become fragmented, and each counts once. A block
+ * that gets busy pages gets the reservation that they had where they were.
  * The slots are reserved: the caller takes *ret_slots off again.
  */
 static int remap_prepare(struct softpt *pt, uint64_t page, uint64_t end, uint64_t shift,
 			 unsigned int *ret_slots)
 {
-	uint64_t last_unit = ~0ULL;
+	uint64_t last_unit = ~0ULL, next_block = 0;
 	unsigned int n = 0;
 	struct softpt_run r;
 
@@ -540,6 +536,11 @@ static int remap_prepare(struct softpt *pt, uint64_t page, uint64_t end, uint64_
 			return -ENOMEM;
 		n += (first != last_unit) + (last != first);
 		last_unit = last;
+		first = ENV_MAX(first / BLOCK_UNITS, next_block);
+		if (r.busy && first <= last / BLOCK_UNITS) {
+			next_block = last / BLOCK_UNITS + 1;
+			n += (next_block - first) * BLOCK_UNITS;
+		}
 	}
 	if (softpt_slots_ensure(pt, n))
 		return -ENOMEM;
@@ -561,8 +562,10 @@ static void remap_copy(struct softpt *pt, uint64_t page, uint64_t end, uint64_t 
 			set_away(pt, to, to_end, r.place);
 		while (r.busy && to < to_end) {
 			struct part p = part_take(&to, to_end);
+			struct softpt_block *b = softpt_block_find(pt, p.index);
 
-			pages_set(softpt_block_find(pt, p.index)->busy, p.from, p.to);
+			pages_set(b->busy, p.from, p.to);
+			softpt_room_reserve(pt, b);
 		}
 	}
 }

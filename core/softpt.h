@@ -43,9 +43,9 @@ bool softpt_next_busy(const struct softpt *pt, uint64_t va, uint64_t end, struct
 
 /*
  * make room so that softpt_set_away of any pages of the block of @va cannot fail: allocates.
- * Without @fragmented only for pages none of whose 64 KiB unit is away elsewhere. Holds until no
- * page of the block is busy any more (and still for a softpt_set_away right after); set some busy
- * before the lock is let go.
+ * Without @fragmented only for pages none of whose 64 KiB unit is away elsewhere. Holds while a
+ * page of the block is busy, and before and after that until 16 other blocks were reserved or
+ * became empty; softpt_remap takes it along with busy pages.
  */
 int softpt_reserve(struct softpt *pt, uint64_t va, bool fragmented);
 /* pages become away, at consecutive places from @place. 0 or -ENOMEM (nothing changed) */

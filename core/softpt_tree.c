@@ -67,7 +67,7 @@ static void chunk_del(struct softpt *pt, struct softpt_chunk *c)
 
 void softpt_slots_trim(struct softpt *pt)
 {
-	while (pt->free >= pt->reserved + CHUNK_SLOTS + SPARE_SLOTS) {
+	while (pt->free >= pt->reserved + 3 * CHUNK_SLOTS) {
 		struct softpt_chunk *c =
 			env_container_of(pt->chunks.prev, struct softpt_chunk, link);
 
@@ -194,7 +194,15 @@ void softpt_block_unpark(struct softpt *pt, struct softpt_block *b)
 	b->parked = 0;
 }
 
-void softpt_room_release(struct softpt *pt, struct softpt_block *b)
+void softpt_room_reserve(struct softpt *pt, struct softpt_block *b)
+{
+	if (b->roomy)
+		return;
+	b->roomy = true;
+	pt->reserved += BLOCK_UNITS - b->nfrag;
+}
+
+static void room_release(struct softpt *pt, struct softpt_block *b)
 {
 	if (!b->roomy)
 		return;
@@ -209,7 +217,7 @@ static void block_expire(struct softpt *pt, struct softpt_block *b)
 	softpt_block_unpark(pt, b);
 	if (softpt_any(b->busy))
 		return; /* in use again, and not settled yet */
-	softpt_room_release(pt, b);
+	room_release(pt, b);
 	if (softpt_any(b->away))
 		return;
 	*leaf_entry(pt, b->index) = NULL;

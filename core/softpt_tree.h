@@ -17,7 +17,6 @@
 #define TABLE_BLOCKS  (TABLE_PAGES / BLOCK_PAGES)
 #define PARKED	      16
 #define CHUNK_SLOTS   63
-#define SPARE_SLOTS   (BLOCK_UNITS * 2)
 #define DEVICE_PAGES  (1u << 28)
 
 struct softpt_block {
@@ -64,7 +63,7 @@ static inline bool softpt_any(const uint64_t *b)
 }
 
 /* slots: ensure() makes @n free beyond the reserved ones, get() asserts that one is free, trim()
- * frees chunks, but never below what a block may need right after it lost a reservation */
+ * frees what is free beyond a few chunks */
 int softpt_slots_ensure(struct softpt *pt, unsigned int n);
 uint32_t softpt_slot_get(struct softpt *pt);
 void softpt_slot_put(struct softpt *pt, uint32_t slot);
@@ -78,6 +77,7 @@ struct softpt_block *softpt_block_get(struct softpt *pt, uint32_t index);
 /* after every change of a block: park it or take it out of the ring */
 void softpt_block_settle(struct softpt *pt, struct softpt_block *b);
 void softpt_block_unpark(struct softpt *pt, struct softpt_block *b);
-void softpt_room_release(struct softpt *pt, struct softpt_block *b);
+/* a slot for every unit of the block; so many are free */
+void softpt_room_reserve(struct softpt *pt, struct softpt_block *b);
 
 #endif

@@ -276,6 +276,30 @@ static void test_nomem(void **state)
 	assert_true(failed > 12);
 }
 
+/* pages in transit that are moved to another block need no memory there either */
+static void test_reserve_remap(void **state)
+{
+	struct softpt *pt = softpt_create();
+	unsigned int i;
+
+	(void)state;
+	forget_reference();
+	assert_int_equal(softpt_reserve(pt, va_of(0), true), 0);
+	assert_int_equal(softpt_set_busy(pt, va_of(0), 512 * PAGE), 0);
+	assert_int_equal(softpt_remap(pt, va_of(0), va_of(5000), 512 * PAGE), 0);
+	env_fail_alloc(1);
+	for (i = 0; i < 512; i++) {
+		unsigned int page = 5000 + (i * 37) % 512;
+
+		softpt_clear_busy(pt, va_of(page), PAGE);
+		ref_place[page] = SOFTPT_PLACE(1, rand_below(100000));
+		assert_int_equal(softpt_set_away(pt, va_of(page), PAGE, ref_place[page]), 0);
+	}
+	env_fail_alloc(0);
+	check_all(pt);
+	softpt_destroy(pt);
+}
+
 static void test_size(void **state)
 {
 	struct softpt *pt = softpt_create();
@@ -352,9 +376,10 @@ static void test_edges(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_random), cmocka_unit_test(test_reserve),
-		cmocka_unit_test(test_size),   cmocka_unit_test(test_churn),
-		cmocka_unit_test(test_edges),  cmocka_unit_test(test_nomem),
+		cmocka_unit_test(test_random),	      cmocka_unit_test(test_reserve),
+		cmocka_unit_test(test_size),	      cmocka_unit_test(test_churn),
+		cmocka_unit_test(test_edges),	      cmocka_unit_test(test_nomem),
+		cmocka_unit_test(test_reserve_remap),
 	};
 
 	rand_start();
