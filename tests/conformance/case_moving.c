@@ -1,0 +1,297 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR MIT */
+/*
+ * The program changes or touches pages in the very moment they move: the probe holds a copy until
+ * the case lets it go.
+ */
+#include "kit.h"
+
+#define MOVING_LEN (64 * PAGE)
+
+struct moving {
+	uint64_t va;
+	struct probe *p;
+	struct kit_mover m;
+};
+
+/* the pages are on their way (home or to the device) and the copy waits */
+static void moving_start(struct kit *k, struct moving *mv, bool home, uint64_t seed)
+{
+	mv->va = kit_filled(k, MOVING_LEN, seed);
+	mv->p = probe_of(k->dev);
+	if (home) {
+		kit_move(k, mv->va, MOVING_LEN, k->dev);
+		dev_verify(k->dev, mv->va, MOVING_LEN, seed);
+	}
+	probe_pause(mv->p, 1);
+	kit_mover_start(&mv->m, k, mv->va, MOVING_LEN, home ? NULL : k->dev);
+	CHECK(probe_paused(mv->p));
+}
+
+static void moving_end(struct moving *mv)
+{
+	probe_resume(mv->p);
+	kit_mover_end(&mv->m);
+}
+
+static void munmap_one_way(struct kit *k, bool home)
+{
+	struct moving mv;
+	uint64_t v;
+
+	moving_start(k, &mv, home, 1);
+	CHECK_OK(k->mem->unmap(k, mv.va, MOVING_LEN));
+	moving_end(&mv);
+	CHECK_OK(balun_fence(k->space));
+	CHECK_EQ(kit_mem_used(k->dev), 0);
+	CHECK_RC(k->mem->load(k, mv.va, &v, sizeof(v)), -EFAULT);
+	CHECK_RC(dev_read(k->dev, mv.va, &v, sizeof(v)), -EFAULT);
+}
+
+static void munmap_to_device(struct kit *k)
+{
+	munmap_one_way(k, false);
+}
+
+static void munmap_home(struct kit *k)
+{
+	munmap_one_way(k, true);
+}
+
+/* unmapped and mapped anew while the old pages are in flight: they must not land in the new */
+static void remap_one_way(struct kit *k, bool home)
+{
+	struct moving mv;
+
+	moving_start(k, &mv, home, 2);
+	CHECK_OK(k->mem->unmap(k, mv.va, MOVING_LEN));
+	CHECK_OK(k->mem->map(k, mv.va, MOVING_LEN, KIT_RW));
+	kit_fill(k, mv.va, MOVING_LEN / 2, 3);
+	moving_end(&mv);
+	kit_verify(k, mv.va, MOVING_LEN / 2, 3);
+	kit_verify_zero(k, mv.va + MOVING_LEN / 2, MOVING_LEN / 2);
+	dev_verify(k->dev, mv.va, MOVING_LEN / 2, 3);
+	dev_verify(k->dev, mv.va + MOVING_LEN / 2, MOVING_LEN / 2, KIT_ZEROS);
+}
+
+static void new_mapping_to_device(struct kit *k)
+{
+	remap_one_way(k, false);
+}
+
+static void new_mapping_home(struct kit *k)
+{
+	remap_one_way(k, true);
+}
+
+static void mremap_one_way(struct kit *k, bool home)
+{
+	struct moving mv;
+	uint64_t to = kit_map(k, MOVING_LEN, KIT_RW), v;
+
+	moving_start(k, &mv, home, 4);
+	CHECK_OK(k->mem->remap(k, mv.va, to, MOVING_LEN));
+	moving_end(&mv);
+	CHECK_OK(balun_fence(k->space));
+	kit_verify(k, to, MOVING_LEN, 4);
+	dev_verify(k->dev, to, MOVING_LEN, 4);
+	CHECK_RC(k->mem->load(k, mv.va, &v, sizeof(v)), -EFAULT);
+}
+
+static void mremap_to_device(struct kit *k)
+{
+	mremap_one_way(k, false);
+}
+
+static void mremap_home(struct kit *k)
+{
+	mremap_one_way(k, true);
+}
+
+static void dontneed_one_way(struct kit *k, bool home)
+{
+	struct moving mv;
+
+	moving_start(k, &mv, home, 5);
+	CHECK_OK(k->mem->dontneed(k, mv.va, MOVING_LEN / 2));
+	moving_end(&mv);
+	kit_verify_zero(k, mv.va, MOVING_LEN / 2);
+	kit_verify_part(k, mv.va, MOVING_LEN / 2, MOVING_LEN / 2, 5);
+	dev_verify(k->dev, mv.va, MOVING_LEN / 2, KIT_ZEROS);
+}
+
+static void dontneed_to_device(struct kit *k)
+{
+	dontneed_one_way(k, false);
+}
+
+static void dontneed_home(struct kit *k)
+{
+	dontneed_one_way(k, true);
+}
+
+static void mprotect_one_way(struct kit *k, bool home)
+{
+	struct moving mv;
+	uint64_t v = 1;
+
+	moving_start(k, &mv, home, 6);
+	CHECK_OK(k->mem->protect(k, mv.va, MOVING_LEN, KIT_READ));
+	moving_end(&mv);
+	CHECK_RC(dev_write(k->dev, mv.va, &v, sizeof(v)), -EPERM);
+	dev_verify(k->dev, mv.va, MOVING_LEN, 6);
+	kit_verify(k, mv.va, MOVING_LEN, 6);
+	CHECK_RC(k->mem->store(k, mv.va, &v, sizeof(v)), -EFAULT);
+	CHECK_OK(k->mem->protect(k, mv.va, MOVING_LEN, KIT_RW));
+	kit_fill(k, mv.va, MOVING_LEN, 7);
+	dev_verify(k->dev, mv.va, MOVING_LEN, 7);
+}
+
+static void mprotect_to_device(struct kit *k)
+{
+	mprotect_one_way(k, false);
+}
+
+static void mprotect_home(struct kit *k)
+{
+	mprotect_one_way(k, true);
+}
+
+struct toucher {
+	struct kit *k;
+	uint64_t va;
+	int done;
+};
+
+static void *touch_main(void *arg)
+{
+	struct toucher *t = arg;
+
+	cpu_write64(t->k, t->va, cpu_read64(t->k, t->va) + 1);
+	__atomic_store_n(&t->done, 1, __ATOMIC_RELEASE);
+	return NULL;
+}
+
+/* a CPU touch of a page in flight waits for it; its write is not lost under the copy */
+static void touch_one_way(struct kit *k, bool home)
+{
+	struct moving mv;
+	struct toucher t;
+	uint64_t want;
+	pthread_t th;
+
+	moving_start(k, &mv, home, 8);
+	t = (struct toucher){ .k = k, .va = mv.va + 5 * PAGE };
+	th = kit_thread(touch_main, &t);
+	moving_end(&mv);
+	kit_join(th);
+	kit_pattern(&want, 5 * PAGE, sizeof(want), 8);
+	CHECK_EQ(cpu_read64(k, mv.va + 5 * PAGE), want + 1);
+	cpu_write64(k, mv.va + 5 * PAGE, want);
+	kit_verify(k, mv.va, MOVING_LEN, 8);
+}
+
+static void touch_to_device(struct kit *k)
+{
+	touch_one_way(k, false);
+}
+
+static void touch_home(struct kit *k)
+{
+	touch_one_way(k, true);
+}
+
+static void *device_touch_main(void *arg)
+{
+	struct toucher *t = arg;
+
+	dev_write64(t->k->dev, t->va, dev_read64(t->k->dev, t->va) + 1);
+	return NULL;
+}
+
+static void device_touch(struct kit *k)
+{
+	struct moving mv;
+	struct toucher t;
+	uint64_t want;
+	pthread_t th;
+
+	moving_start(k, &mv, true, 9);
+	t = (struct toucher){ .k = k, .va = mv.va + 7 * PAGE };
+	th = kit_thread(device_touch_main, &t);
+	moving_end(&mv);
+	kit_join(th);
+	kit_pattern(&want, 7 * PAGE, sizeof(want), 9);
+	CHECK_EQ(cpu_read64(k, mv.va + 7 * PAGE), want + 1);
+	kit_verify(k, mv.va, 7 * PAGE, 9);
+	kit_verify_part(k, mv.va, 8 * PAGE, MOVING_LEN - 8 * PAGE, 9);
+}
+
+/* other pages of the block and other blocks are not held up by a copy that waits */
+static void others_go_on(struct kit *k)
+{
+	uint64_t other = kit_filled(k, MOVING_LEN, 10);
+	struct moving mv;
+
+	moving_start(k, &mv, false, 11);
+	kit_verify(k, other, MOVING_LEN, 10);
+	kit_move(k, other, MOVING_LEN, k->dev);
+	dev_verify(k->dev, other, MOVING_LEN, 10);
+	kit_verify(k, other, MOVING_LEN, 10);
+	CHECK(kit_query1(k, mv.va).flags & BALUN_EXTENT_MIGRATING);
+	moving_end(&mv);
+	CHECK(!(kit_query1(k, mv.va).flags & BALUN_EXTENT_MIGRATING));
+	kit_verify(k, mv.va, MOVING_LEN, 11);
+}
+
+/* two requests for the same pages: one wins, the counts say so, nothing is lost */
+static void two_requests(struct kit *k)
+{
+	struct moving mv;
+	struct kit_mover second;
+
+	moving_start(k, &mv, false, 12);
+	kit_mover_start(&second, k, mv.va, MOVING_LEN, NULL);
+	moving_end(&mv);
+	kit_mover_end(&second);
+	CHECK_EQ(second.rc, 0);
+	CHECK_EQ(kit_counts_sum(&second.counts), 64);
+	CHECK_EQ(kit_counts_sum(&mv.m.counts), 64);
+	kit_verify(k, mv.va, MOVING_LEN, 12);
+}
+
+/* the copy that is held up fails in the end */
+static void fails_after_munmap(struct kit *k)
+{
+	struct moving mv;
+	struct balun_counts *c = &mv.m.counts;
+
+	moving_start(k, &mv, false, 13);
+	CHECK_OK(k->mem->unmap(k, mv.va, MOVING_LEN / 2));
+	probe_fail(mv.p, PROBE_WAIT, 1, 1, -EIO);
+	moving_end(&mv);
+	CHECK_OK(balun_fence(k->space));
+	if (!mv.m.rc)
+		CHECK(c->moved == 0);
+	CHECK_EQ(kit_mem_used(k->dev), 0);
+	kit_verify_part(k, mv.va, MOVING_LEN / 2, MOVING_LEN / 2, 13);
+}
+
+const struct kit_case cases_moving[] = {
+	{ "moving-munmap-to-device", munmap_to_device, "host=0", 0 },
+	{ "moving-munmap-home", munmap_home, "host=0", 0 },
+	{ "moving-new-mapping-to-device", new_mapping_to_device, "host=0", 0 },
+	{ "moving-new-mapping-home", new_mapping_home, "host=0", 0 },
+	{ "moving-mremap-to-device", mremap_to_device, "host=0", 0 },
+	{ "moving-mremap-home", mremap_home, "host=0", 0 },
+	{ "moving-dontneed-to-device", dontneed_to_device, "host=0", 0 },
+	{ "moving-dontneed-home", dontneed_home, "host=0", 0 },
+	{ "moving-mprotect-to-device", mprotect_to_device, "host=0", 0 },
+	{ "moving-mprotect-home", mprotect_home, "host=0", 0 },
+	{ "moving-cpu-touch-to-device", touch_to_device, "host=0", 0 },
+	{ "moving-cpu-touch-home", touch_home, "host=0", 0 },
+	{ "moving-device-touch", device_touch, "host=0", 0 },
+	{ "moving-others-go-on", others_go_on, "host=0", 0 },
+	{ "moving-two-requests", two_requests, "host=0", 0 },
+	{ "moving-fails-after-munmap", fails_after_munmap, "host=0", 0 },
+	{ NULL, NULL, NULL, 0 },
+};

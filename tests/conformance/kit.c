@@ -1,0 +1,357 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR MIT */
+/*
+ * One case in its own process: what is made for it before, what is checked after it.
+ */
+#include "kit.h"
+
+#include <stdarg.h>
+#include <stdlib.h>
+#include <time.h>
+#include <unistd.h>
+
+struct kit_verdict *kit_verdict;
+
+/* the kit's own addresses, far below where the kernel maps things unasked: what a case has
+ * unmapped stays unmapped. Sanitizers leave different ranges free. */
+#if KIT_TSAN
+#define KIT_BASE 0x4000000000ULL
+#else
+#define KIT_BASE 0x200000000000ULL
+#endif
+
+static void verdict_set(int what, const char *fmt, va_list ap)
+{
+	int none = 0;
+
+	/* any thread, or a forked child: the first one counts */
+	if (!__atomic_compare_exchange_n(&kit_verdict->set, &none, what, false, __ATOMIC_ACQ_REL,
+					 __ATOMIC_RELAXED))
+		return;
+	vsnprintf(kit_verdict->text, sizeof(kit_verdict->text), fmt, ap);
+}
+
+static const char *base_name(const char *file)
+{
+	const char *slash = strrchr(file, '/');
+
+	return slash ? slash + 1 : file;
+}
+
+static void verdict_fail(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
+static void verdict_fail(const char *fmt, ...)
+{
+	va_list ap;
+
+	va_start(ap, fmt);
+	verdict_set(1, fmt, ap);
+	va_end(ap);
+}
+
+void kit_fail(const char *file, int line, const char *fmt, ...)
+{
+	char what[400];
+	va_list ap;
+
+	va_start(ap, fmt);
+	vsnprintf(what, sizeof(what), fmt, ap);
+	va_end(ap);
+	verdict_fail("%s:%d %s", base_name(file), line, what);
+	_exit(1);
+}
+
+void kit_skip(const char *fmt, ...)
+{
+	va_list ap;
+
+	va_start(ap, fmt);
+	verdict_set(2, fmt, ap);
+	va_end(ap);
+	_exit(0);
+}
+
+void kit_check_rc(const char *file, int line, const char *call, int rc, int want)
+{
+	if (rc == want)
+		return;
+	kit_fail(file, line, "%s is %d (%s), not %d; reason: %s", call, rc,
+		 rc < 0 ? strerror(-rc) : "no error", want, balun_reason());
+}
+
+/* ---- before and after ---- */
+
+int kit_open_space(struct kit *k)
+{
+	struct balun_space_opts opts = { .size = sizeof(opts), .engine = k->engine };
+
+	return balun_space_create(&opts, &k->space);
+}
+
+static int kit_open_device(struct kit *k, const char *opts, struct balun_device **ret_dev)
+{
+	char spec[600];
+
+	snprintf(spec, sizeof(spec), "probe(%s)%s%s", k->driver, opts && *opts ? ":" : "",
+		 opts ? opts : "");
+	return balun_device_open(k->space, spec, ret_dev);
+}
+
+struct balun_device *kit_device(struct kit *k, const char *opts)
+{
+	struct balun_device *dev;
+	unsigned int i;
+
+	CHECK_OK(kit_open_device(k, opts, &dev));
+	for (i = 0; i < KIT_MAX_DEVICES && k->devices[i]; i++)
+		;
+	CHECK(i < KIT_MAX_DEVICES);
+	k->devices[i] = dev;
+	return dev;
+}
+
+static void kit_check_breach(const char *what)
+{
+	if (what)
+		kit_fail(__FILE__, __LINE__, "core broke the driver contract: %s", what);
+}
+
+int kit_close(struct kit *k, struct balun_device *dev)
+{
+	unsigned int i;
+	int rc;
+
+	for (i = 0; i < KIT_MAX_DEVICES && k->devices[i] != dev; i++)
+		;
+	CHECK(i < KIT_MAX_DEVICES);
+	k->devices[i] = NULL;
+	if (dev == k->dev)
+		k->dev = NULL;
+	kit_check_breach(probe_breach(probe_of(dev)));
+	rc = balun_device_close(dev);
+	kit_check_breach(probe_last_breach());
+	return rc;
+}
+
+static void kit_begin(const struct kit_case *c, struct kit *k)
+{
+	CHECK_OK(balun_driver_register(&probe_driver));
+	if (k->so)
+		CHECK_OK(balun_driver_load(k->so));
+	k->next_va = KIT_BASE;
+	if (c->flags & KIT_NO_SPACE)
+		return;
+	CHECK_OK(kit_open_space(k));
+	if (!(c->flags & KIT_NO_DEVICE))
+		k->dev = kit_device(k, c->dev);
+}
+
+static uint64_t kit_caps(struct balun_device *dev)
+{
+	struct balun_device_info info = { .size = sizeof(info) };
+
+	CHECK_OK(balun_device_info(dev, &info));
+	return info.caps;
+}
+
+static void kit_needs(const struct kit_case *c, struct kit *k)
+{
+	if (c->flags & KIT_UFFD && !strcmp(k->engine, "sim"))
+		kit_skip("needs a real process, and the engine is sim");
+	if (c->flags & KIT_FORK && KIT_TSAN)
+		kit_skip("forks a process with threads, which TSan cannot follow");
+	if (c->flags & KIT_SOFT && (!k->dev || balun_soft_workers(k->dev) < 0))
+		kit_skip("the driver is not soft: it runs no functions");
+	if (c->flags & KIT_PEER && !(kit_caps(k->dev) & BALUN_CAP_PEER))
+		kit_skip("the driver does not declare BALUN_CAP_PEER");
+}
+
+static void kit_end(struct kit *k)
+{
+	unsigned int i;
+
+	if (!k->space)
+		return;
+	CHECK_OK(balun_sync(k->space));
+	for (i = 0; i < k->nregions; i++)
+		CHECK_OK(k->mem->unmap(k, k->region[i].va, k->region[i].len));
+	CHECK_OK(balun_fence(k->space));
+	for (i = 0; i < KIT_MAX_DEVICES; i++) {
+		if (!k->devices[i])
+			continue;
+		CHECK_EQ(kit_mem_used(k->devices[i]), 0);
+		CHECK_OK(kit_close(k, k->devices[i]));
+	}
+	CHECK_OK(balun_space_destroy(k->space));
+	kit_check_breach(probe_last_breach());
+}
+
+int kit_run(const struct kit_case *c, struct kit *k)
+{
+	k->mem = strcmp(k->engine, "sim") ? &mem_uffd : &mem_sim;
+	/* before anything is opened, if it can be told by then */
+	if (c->flags & (KIT_UFFD | KIT_FORK)) {
+		struct kit_case early = *c;
+
+		early.flags &= KIT_UFFD | KIT_FORK;
+		kit_needs(&early, k);
+	}
+	kit_begin(c, k);
+	kit_needs(c, k);
+	c->fn(k);
+	kit_end(k);
+	return 0;
+}
+
+/* ---- memory ---- */
+
+uint64_t kit_place(struct kit *k, uint64_t len)
+{
+	uint64_t va = k->next_va;
+
+	k->next_va += (len + 2 * BALUN_BLOCK_SIZE - 1) & ~(BALUN_BLOCK_SIZE - 1);
+	return va;
+}
+
+uint64_t kit_map(struct kit *k, uint64_t len, unsigned int prot)
+{
+	uint64_t va = kit_place(k, len);
+
+	CHECK_OK(k->mem->map(k, va, len, prot));
+	CHECK(k->nregions < KIT_MAX_REGIONS);
+	k->region[k->nregions].va = va;
+	k->region[k->nregions++].len = len;
+	return va;
+}
+
+uint64_t kit_filled(struct kit *k, uint64_t len, uint64_t seed)
+{
+	uint64_t va = kit_map(k, len, KIT_RW);
+
+	kit_fill(k, va, len, seed);
+	return va;
+}
+
+static uint64_t pattern_word(uint64_t i, uint64_t seed)
+{
+	uint64_t x = (i + 1) * 0x9e3779b97f4a7c15ULL ^ (seed + 1) * 0xbf58476d1ce4e5b9ULL;
+
+	return seed == KIT_ZEROS ? 0 : x ^ x >> 29;
+}
+
+void kit_pattern(void *buf, uint64_t at, size_t len, uint64_t seed)
+{
+	size_t off;
+
+	for (off = 0; off < len; off += sizeof(uint64_t)) {
+		uint64_t w = pattern_word((at + off) / sizeof(w), seed);
+
+		memcpy((char *)buf + off, &w, sizeof(w));
+	}
+}
+
+void kit_fill_at(struct kit *k, uint64_t va, uint64_t len, uint64_t seed, uint64_t at)
+{
+	char buf[PAGE];
+	uint64_t off;
+
+	for (off = 0; off < len; off += sizeof(buf)) {
+		size_t part = len - off < sizeof(buf) ? len - off : sizeof(buf);
+
+		kit_pattern(buf, at + off, part, seed);
+		CHECK_OK(k->mem->store(k, va + off, buf, part));
+	}
+}
+
+void kit_fill(struct kit *k, uint64_t va, uint64_t len, uint64_t seed)
+{
+	kit_fill_at(k, va, len, seed, 0);
+}
+
+void dev_fill(struct balun_device *dev, uint64_t va, uint64_t len, uint64_t seed)
+{
+	char buf[PAGE];
+	uint64_t off;
+
+	for (off = 0; off < len; off += sizeof(buf)) {
+		size_t part = len - off < sizeof(buf) ? len - off : sizeof(buf);
+
+		kit_pattern(buf, off, part, seed);
+		CHECK_OK(dev_write(dev, va + off, buf, part));
+	}
+}
+
+/* what was read must be the pattern */
+static void compare(const char *file, int line, const char *who, const char *got, uint64_t va,
+		    size_t len, uint64_t seed, uint64_t at)
+{
+	char want[PAGE];
+	size_t i;
+
+	kit_pattern(want, at, len, seed);
+	if (!memcmp(got, want, len))
+		return;
+	for (i = 0; got[i] == want[i]; i++)
+		;
+	kit_fail(file, line, "%s reads wrong data at %#llx (offset %#llx): %02x, not %02x", who,
+		 (unsigned long long)(va + i), (unsigned long long)(at + i), got[i] & 0xff,
+		 want[i] & 0xff);
+}
+
+void kit_verify_at(const char *file, int line, struct kit *k, uint64_t va, uint64_t len,
+		   uint64_t seed, uint64_t at)
+{
+	char got[PAGE];
+	uint64_t off;
+
+	for (off = 0; off < len; off += sizeof(got)) {
+		size_t part = len - off < sizeof(got) ? len - off : sizeof(got);
+		int rc = k->mem->load(k, va + off, got, part);
+
+		if (rc)
+			kit_fail(file, line, "a load of %#llx (offset %#llx) fails: %s",
+				 (unsigned long long)(va + off), (unsigned long long)(at + off),
+				 strerror(-rc));
+		compare(file, line, "the CPU", got, va + off, part, seed, at + off);
+	}
+}
+
+void dev_verify_at(const char *file, int line, struct balun_device *dev, uint64_t va, uint64_t len,
+		   uint64_t seed, uint64_t at)
+{
+	char got[PAGE];
+	uint64_t off;
+
+	for (off = 0; off < len; off += sizeof(got)) {
+		size_t part = len - off < sizeof(got) ? len - off : sizeof(got);
+
+		kit_check_rc(file, line, "dev_read()", dev_read(dev, va + off, got, part), 0);
+		compare(file, line, "the device", got, va + off, part, seed, at + off);
+	}
+}
+
+void child_verify_at(const char *file, int line, struct kit *k, struct kit_child *c, uint64_t va,
+		     uint64_t len, uint64_t seed)
+{
+	char got[PAGE];
+	uint64_t off;
+
+	for (off = 0; off < len; off += sizeof(got)) {
+		size_t part = len - off < sizeof(got) ? len - off : sizeof(got);
+
+		kit_check_rc(file, line, "load in the child",
+			     k->mem->child_load(c, va + off, got, part), 0);
+		compare(file, line, "the child", got, va + off, part, seed, off);
+	}
+}
+
+uint64_t cpu_read64(struct kit *k, uint64_t va)
+{
+	uint64_t v = 0;
+
+	CHECK_OK(k->mem->load(k, va, &v, sizeof(v)));
+	return v;
+}
+
+void cpu_write64(struct kit *k, uint64_t va, uint64_t v)
+{
+	CHECK_OK(k->mem->store(k, va, &v, sizeof(v)));
+}

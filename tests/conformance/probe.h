@@ -1,0 +1,90 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR MIT */
+/**
+ * DOC: probe.h - a driver that wraps the driver under test and watches
+ *
+ * It keeps an exact shadow of the device's page table, checks each call of core against the driver
+ * contract (driver.h), fails or pauses the n-th call on request, and is a software device itself:
+ * dev_read() and dev_write() translate through the shadow table, reach device memory with nothing
+ * but the inner driver's copy, and fault where there is no translation.
+ *
+ * Options: mem=BYTES device memory at most; host=0 hide BALUN_CAP_HOST_MEMORY, so that pages are
+ * copied; peer=0 hide BALUN_CAP_PEER.
+ */
+#ifndef BALUN_PROBE_H
+#define BALUN_PROBE_H
+
+#include "balun/balun.h"
+#include "balun/driver.h"
+
+#include <errno.h>
+
+struct probe;
+
+extern const struct balun_driver probe_driver;
+
+struct probe *probe_of(struct balun_device *dev);
+
+/* ---- the device at work; any thread ---- */
+
+/* 0, or what balun_fault() says of the first page that fails */
+int dev_read(struct balun_device *dev, uint64_t va, void *buf, size_t len);
+int dev_write(struct balun_device *dev, uint64_t va, const void *buf, size_t len);
+/* values that must be reachable; failure ends the case */
+uint64_t dev_read64(struct balun_device *dev, uint64_t va);
+void dev_write64(struct balun_device *dev, uint64_t va, uint64_t v);
+
+/*
+ * A thread that works as the device brackets its life with these: the probe's close() waits for it,
+ * as any driver's close() waits for its own threads. After an access was refused with -ENODEV it
+ * must end without another one.
+ */
+struct probe *probe_run_begin(struct balun_device *dev);
+void probe_run_end(struct probe *p);
+
+/* ---- the shadow table ---- */
+
+struct probe_entry {
+	bool valid;
+	uint32_t kind, perm;
+	uint64_t addr;
+};
+struct probe_entry probe_lookup(struct probe *p, uint64_t va);
+/* entries in a range */
+uint64_t probe_mapped(struct probe *p, uint64_t va, uint64_t len);
+
+/* ---- what core did ---- */
+
+struct probe_counts {
+	uint64_t maps, unmaps, copies; /* calls */
+	uint64_t segs;
+	uint64_t bytes[4][4]; /* copied, by BALUN_KIND_* of source and destination */
+	uint64_t unmap_cause[BALUN_NR_CAUSES];
+	uint64_t failed; /* calls failed on request */
+};
+void probe_get_counts(struct probe *p, struct probe_counts *ret);
+
+/* ---- interference ---- */
+
+enum probe_op {
+	PROBE_MAP,
+	PROBE_COPY,
+	PROBE_WAIT,
+	PROBE_NR
+};
+#define PROBE_FOREVER UINT64_MAX
+/* fail @count calls of @op with @err from the @nth from now on (1: the next); 0: none */
+void probe_fail(struct probe *p, enum probe_op op, uint64_t nth, uint64_t count, int err);
+/* whether the failure asked for last has come to pass */
+bool probe_failed(struct probe *p, enum probe_op op);
+/* the @nth copy from now waits until probe_resume(); one at a time */
+void probe_pause(struct probe *p, uint64_t nth);
+/* wait until a copy waits; false: none came within 20 s */
+bool probe_paused(struct probe *p);
+void probe_resume(struct probe *p);
+
+/* the first breach of the contract that core committed, or NULL */
+const char *probe_breach(struct probe *p);
+/* outlives the device: breaches of close() and gone(), which come last; NULL: none */
+const char *probe_last_breach(void);
+
+#endif
