@@ -67,11 +67,16 @@ static struct soft_cmd *cmd_next(struct soft_thread *t)
 	return t->unit.w.index < cmd->nworkers && t->last != cmd->fence ? cmd : NULL;
 }
 
-/* a function of its own: a trap comes back here, and must not find variables in registers */
+/*
+ * A function of its own: a trap comes back here, and must not find variables in registers. The call
+ * is not the last thing it does, lest the compiler make a jump of it and the frame be gone.
+ */
 static void __attribute__((__noinline__)) worker_call(struct soft_thread *t)
 {
-	if (!__builtin_setjmp(t->trap))
+	if (!__builtin_setjmp(t->trap)) {
 		t->cmd->fn(&t->unit.w, t->cmd->arg);
+		__asm__ volatile("" ::: "memory");
+	}
 }
 
 static void worker_main(void *arg)

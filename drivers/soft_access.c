@@ -285,6 +285,8 @@ static void access_page(struct soft_thread *t, uint64_t va, void *buf, unsigned 
 	uint64_t deadline = 0;
 	int err;
 
+	if (va >= SOFT_VA_LIMIT)
+		trap(t, va, -EFAULT); /* no map() could help */
 	for (;;) {
 		if (env_load_relaxed(&t->cmd->cancelled))
 			trap(t, va, -ENODEV);

@@ -49,7 +49,7 @@ struct soft_thread {
 	uint64_t last;	      /* fence of the command run last */
 	bool waiting;	      /* for a fault to be served */
 	int fault_err;
-	void *trap[5]; /* __builtin_setjmp */
+	void *trap[5];	       /* __builtin_setjmp */
 	uint32_t bus_accesses; /* in place, by this worker */
 };
 

@@ -14,7 +14,6 @@
 
 #define NODE_ENTRIES 512
 #define CHUNK_NODES  16
-#define VA_LIMIT     (1ULL << 48)
 #define STREAM_PAGES 64 /* how far a stream of misses fills ahead: the lock is dear, a walk not */
 
 /* an entry: address of a page | perm | kind | VALID; a slot may also be: table | count | TABLE */
@@ -86,7 +85,7 @@ static uint64_t *slot_of(struct soft_mmu *m, struct soft_pt *pt, uint64_t va, bo
 {
 	uint64_t *n;
 
-	if (va >= VA_LIMIT)
+	if (va >= SOFT_VA_LIMIT)
 		return NULL;
 	n = node_below(m, pt->root, va >> 39, make);
 	if (n)
@@ -342,9 +341,9 @@ void balun_soft_mmu_clear(struct soft_mmu *m, struct soft_pt *pt, uint64_t va, u
 {
 	uint64_t end, next, lo = UINT64_MAX, hi = 0;
 
-	if (va >= VA_LIMIT)
+	if (va >= SOFT_VA_LIMIT)
 		return;
-	end = ENV_MIN(len, VA_LIMIT - va) + va;
+	end = ENV_MIN(len, SOFT_VA_LIMIT - va) + va;
 	env_mutex_lock(&m->lock);
 	for (; va < end; va = next) {
 		uint64_t *slot = slot_of(m, pt, va, false);

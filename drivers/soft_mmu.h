@@ -13,6 +13,9 @@
 #include "balun/soft.h"
 #include "env/env.h"
 
+/* addresses that a page table has room for */
+#define SOFT_VA_LIMIT (1ULL << 48)
+
 /**
  * struct soft_unit - a worker as the MMU sees it
  * @w: what its functions see; first
