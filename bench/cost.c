@@ -187,7 +187,8 @@ const struct bench bench_scale = {
 /* ---- idle ---- */
 
 #define IDLE_BYTES (32 * MIB)
-#define HOPS	   400000U
+#define HOPS	   80000U
+#define PARTS	   6
 
 /* a cycle through all cache lines in random order: each hop waits for memory */
 static int idle_setup(struct bench_run *run)
@@ -233,6 +234,20 @@ static double hop_ns(struct bench_run *run)
 	return (bench_now_ns() - t0) / HOPS;
 }
 
+/* The quickest part of a pass: the others were interrupted. The first warms the caches. */
+static double quickest_hop_ns(struct bench_run *run)
+{
+	double best = 0, ns;
+	int i;
+
+	for (i = 0; i <= PARTS; i++) {
+		ns = hop_ns(run);
+		if (i == 1 || (i > 1 && ns < best))
+			best = ns;
+	}
+	return best;
+}
+
 /* Balun is open, a device holds memory, and this loop is about none of it */
 static int idle_with(struct bench_run *run, double *ret)
 {
@@ -243,7 +258,7 @@ static int idle_with(struct bench_run *run, double *ret)
 	if (!err)
 		err = bench_migrate(run, run->mem, 16 * MIB, run->dev[0]);
 	if (!err)
-		*ret = hop_ns(run);
+		*ret = quickest_hop_ns(run);
 	bench_end(run);
 	bench_unmap(run->mem, 16 * MIB);
 	run->mem = NULL;
@@ -252,7 +267,7 @@ static int idle_with(struct bench_run *run, double *ret)
 
 static int idle_without(struct bench_run *run, double *ret)
 {
-	*ret = hop_ns(run);
+	*ret = quickest_hop_ns(run);
 	return 0;
 }
 
