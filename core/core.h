@@ -135,6 +135,7 @@ struct core_move {
 	const uint64_t *demand; /* pages that were asked for; others count as prefetch. NULL: all */
 	unsigned int page;	/* in: a page of interest; */
 	uint8_t page_status;	/* out: what became of it (enum engine_status) */
+	uint8_t page_dev;	/* out: the device it was on when it was taken, or 0 */
 };
 int core_move_block(struct balun_space *sp, struct core_move *mv,
 		    struct balun_counts *counts);
@@ -189,6 +190,7 @@ uint64_t core_device_metadata(struct balun_device *dev); /* bytes of bookkeeping
 int core_space_end(struct balun_space *sp);
 
 /* drain.c */
+bool core_lose_page(struct balun_space *sp, unsigned int dev, uint64_t va);
 uint64_t core_bring_home(struct balun_space *sp, unsigned int dev, enum balun_cause cause);
 
 /* registry.c */

@@ -6,6 +6,23 @@
 #define HOME_TRIES 3
 #define NOMEM_WAIT 1000000ULL
 
+/*
+ * Device @dev will not give back the page at @va. It may have changed since that was found out (it
+ * was unmapped, came home, is on its way): then false, and nothing is lost. A device may have
+ * mapped it again: the memory is freed, so no entry may remain.
+ */
+bool core_lose_page(struct balun_space *sp, unsigned int dev, uint64_t va)
+{
+	bool lost;
+
+	core_invalidate_begin(sp, va, BALUN_PAGE_SIZE, BALUN_CAUSE_TEARDOWN);
+	lost = sp->engine->poison(sp->e, dev, va);
+	core_invalidate_end(sp, va, BALUN_PAGE_SIZE);
+	if (lost)
+		core_count(&sp->stats.lost_pages, 1);
+	return lost;
+}
+
 /* the first @len bytes of a run, whatever pins say; what became of its first page */
 static enum engine_status home_run(struct balun_space *sp, unsigned int dev,
 				   const struct engine_run *r, uint64_t len, enum balun_cause cause)
@@ -56,9 +73,7 @@ uint64_t core_bring_home(struct balun_space *sp, unsigned int dev, enum balun_ca
 		}
 		if (tries++ < HOME_TRIES)
 			continue;
-		sp->engine->poison(sp->e, r.va, BALUN_PAGE_SIZE);
-		lost++;
+		lost += core_lose_page(sp, r.dev, r.va);
 	}
-	core_count(&sp->stats.lost_pages, lost);
 	return lost;
 }

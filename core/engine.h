@@ -128,8 +128,11 @@ struct engine_ops {
 	void (*commit)(void *e, struct engine_batch *b);
 	/* wait until no page of the block is in transit, or the time is over: false */
 	bool (*wait_idle)(void *e, uint64_t va, uint64_t timeout_ns);
-	/* the device lost these pages for good: a touch is SIGBUS from now on */
-	void (*poison)(void *e, uint64_t va, uint64_t len);
+	/*
+	 * Device @dev lost the page at @va for good: a touch is SIGBUS from now on. Only if the page
+	 * is on that device and not in transit: true. No device has it mapped.
+	 */
+	bool (*poison)(void *e, unsigned int dev, uint64_t va);
 	/* all that is away on device @dev (0: any): next run at or after @va; false: no more */
 	bool (*next_away)(void *e, unsigned int dev, uint64_t va, struct engine_run *ret_run);
 	/* memory calls made before are seen: their invalidations are done (balun_fence) */

@@ -403,10 +403,12 @@ int core_device_fault(struct balun_device *dev, uint64_t va, uint64_t len, uint3
 	return err;
 }
 
-/* the faulted page alone, after a failure in company */
+/* the faulted page alone, after a failure in company; -EIO: it is lost */
 static int home_alone(struct balun_space *sp, uint64_t block, unsigned int page)
 {
-	int tries, err = -EIO;
+	uint64_t va = block + ((uint64_t)page << BALUN_PAGE_SHIFT);
+	unsigned int dev = 0;
+	int tries, err;
 
 	for (tries = 0; tries < HOME_TRIES; tries++) {
 		struct core_move mv = {
@@ -424,9 +426,12 @@ static int home_alone(struct balun_space *sp, uint64_t block, unsigned int page)
 			return -ENOMEM;
 		if (mv.page_status != PAGE_FAILED)
 			return 0;
-		err = -EIO;
+		dev = mv.page_dev;
 	}
-	return err;
+	if (!core_lose_page(sp, dev, va))
+		return -EBUSY;
+	env_log(0, "page 0x%llx is lost: its device does not give it back", (unsigned long long)va);
+	return -EIO;
 }
 
 int core_cpu_fault(struct balun_space *sp, uint64_t va, bool write)
@@ -464,12 +469,6 @@ int core_cpu_fault(struct balun_space *sp, uint64_t va, bool write)
 		err = home_alone(sp, block, page);
 	else if (!err && mv.page_status == PAGE_BUSY)
 		err = -EBUSY;
-	if (err == -EIO) {
-		env_log(0, "page 0x%llx is lost: its device does not give it back",
-			(unsigned long long)va);
-		sp->engine->poison(sp->e, va & ~(BALUN_PAGE_SIZE - 1), BALUN_PAGE_SIZE);
-		core_count(&sp->stats.lost_pages, 1);
-	}
 	core_hist_add(&sp->stats.cpu_fault, env_now_ns() - t0);
 	return err;
 }

@@ -330,6 +330,7 @@ int core_move_block(struct balun_space *sp, struct core_move *mv, struct balun_c
 	free_origins(sp, &w->b);
 	add_counts(&w->b, counts);
 	mv->page_status = w->b.status[mv->page];
+	mv->page_dev = w->b.origin[mv->page] >> 28;
 	moved = counts->moved - moved0;
 	if (moved) {
 		add_stats(sp, mv, &w->b);

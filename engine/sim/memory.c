@@ -48,19 +48,12 @@ static void tell_flights(struct sim *s, uint64_t va, uint64_t len, uint64_t to)
 	}
 }
 
-/*
- * Contents of a range are nobody's any more. What a flight holds (the old and the new place of a
- * page in transit) is freed when it lands; the rest now.
- */
+/* contents of a range are nobody's any more */
 static void drop_contents(struct sim *s, uint64_t va, uint64_t len)
 {
-	struct softpt_run r;
 	uint64_t p;
 
-	for (p = va; softpt_next_away(s->pt, p, va + len, &r); p = r.va + r.len)
-		if (!r.busy)
-			core_release(s->space, SOFTPT_DEV(r.place), r.va, sim_offset(r.place),
-				     r.len);
+	sim_release(s, va, len);
 	softpt_clear_away(s->pt, va, len);
 	tell_flights(s, va, len, SIM_GONE);
 	softpt_clear_busy(s->pt, va, len);

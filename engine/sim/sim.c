@@ -151,6 +151,23 @@ void **sim_frame(struct sim *s, uint64_t va)
 	return &b->frame[sim_index(va)];
 }
 
+/*
+ * The pages of a range that are on a device let go of it. Not those in transit: both their places
+ * belong to the flight, which frees them when it lands.
+ */
+void sim_release(struct sim *s, uint64_t va, uint64_t len)
+{
+	uint64_t end = va + len;
+	struct softpt_run r;
+
+	for (; softpt_next_away(s->pt, va, end, &r); va = r.va + r.len) {
+		if (r.busy)
+			continue;
+		softpt_clear_away(s->pt, r.va, r.len);
+		core_release(s->space, SOFTPT_DEV(r.place), r.va, sim_offset(r.place), r.len);
+	}
+}
+
 /* ---- looking ---- */
 
 static void describe_page(struct sim *s, struct sim_block *b, uint64_t va, struct engine_run *ret)
@@ -278,34 +295,30 @@ static uint64_t sim_metadata(void *e)
 
 /* ---- content that is lost ---- */
 
-/* the pages of a range that are on a device and not in transit lose what is there */
-static void forget_away(struct sim *s, uint64_t va, uint64_t len, unsigned int set_flags)
+static bool sim_poison(void *e, unsigned int dev, uint64_t va)
 {
-	uint64_t end = va + len;
+	struct sim *s = e;
 	struct softpt_run r;
+	bool lost;
 
 	env_mutex_lock(&s->lock);
-	for (; softpt_next_away(s->pt, va, end, &r); va = r.va + r.len) {
-		uint64_t p;
-
-		if (!r.away || r.busy)
-			continue;
-		core_release(s->space, SOFTPT_DEV(r.place), r.va, sim_offset(r.place), r.len);
-		softpt_clear_away(s->pt, r.va, r.len);
-		for (p = r.va; p < r.va + r.len; p += BALUN_PAGE_SIZE)
-			sim_block_find(s, p)->flags[sim_index(p)] |= set_flags;
+	softpt_run(s->pt, va, BALUN_PAGE_SIZE, &r);
+	lost = r.away && !r.busy && SOFTPT_DEV(r.place) == dev;
+	if (lost) {
+		sim_release(s, va, BALUN_PAGE_SIZE);
+		sim_block_find(s, va)->flags[sim_index(va)] |= SIM_POISON;
 	}
 	env_mutex_unlock(&s->lock);
-}
-
-static void sim_poison(void *e, uint64_t va, uint64_t len)
-{
-	forget_away(e, va, len, SIM_POISON);
+	return lost;
 }
 
 static void sim_discard(void *e, uint64_t va, uint64_t len)
 {
-	forget_away(e, va, len, 0);
+	struct sim *s = e;
+
+	env_mutex_lock(&s->lock);
+	sim_release(s, va, len);
+	env_mutex_unlock(&s->lock);
 }
 
 /* ---- access ---- */

@@ -60,6 +60,7 @@ unsigned int sim_flags(struct sim *s, uint64_t va);
 void sim_block_free(struct sim_block *b);
 void **sim_frame(struct sim *s, uint64_t va); /* the page is mapped */
 
+void sim_release(struct sim *s, uint64_t va, uint64_t len);
 /* these without */
 int sim_collect(void *e, struct engine_batch *b);
 void sim_commit(void *e, struct engine_batch *b);

@@ -404,14 +404,20 @@ static void uffd_discard(void *e, uint64_t va, uint64_t len)
 	env_mutex_unlock(&u->lock);
 }
 
-static void uffd_poison(void *e, uint64_t va, uint64_t len)
+static bool uffd_poison(void *e, unsigned int dev, uint64_t va)
 {
-	struct uffdio_poison p = { .range = { .start = va, .len = len } };
+	struct uffdio_poison p = { .range = { .start = va, .len = BALUN_PAGE_SIZE } };
 	struct uffd *u = e;
 	int err = -EOPNOTSUPP;
+	struct softpt_run r;
 
 	env_mutex_lock(&u->lock);
-	release_range(u, va, len);
+	softpt_run(u->pt, va, BALUN_PAGE_SIZE, &r);
+	if (!r.away || r.busy || SOFTPT_DEV(r.place) != dev) {
+		env_mutex_unlock(&u->lock);
+		return false;
+	}
+	release_range(u, va, BALUN_PAGE_SIZE);
 	while (u->caps.poison) {
 		err = ioctl(u->caps.fd, UFFDIO_POISON, &p) ? -errno : 0;
 		if (err != -EAGAIN)
@@ -420,8 +426,9 @@ static void uffd_poison(void *e, uint64_t va, uint64_t len)
 	}
 	env_mutex_unlock(&u->lock);
 	if (err) /* the next best thing to SIGBUS: never silent zeros */
-		syscall(SYS_mprotect, va, len, PROT_NONE);
-	uffd_wake(u, va, len);
+		syscall(SYS_mprotect, va, BALUN_PAGE_SIZE, PROT_NONE);
+	uffd_wake(u, va, BALUN_PAGE_SIZE);
+	return true;
 }
 
 /* ---- in place ---- */

@@ -24,7 +24,7 @@ mutants=(
 	'lost page: a page is taken twice|engine/sim/flight.c|s/\tif \(r->busy\)\n\t\treturn PAGE_BUSY;\n//'
 	'undead page: dropped while it is in transit|engine/sim/memory.c|s/tell_flights\(s, va, len, SIM_GONE\);//'
 	'undead page: holes keep what was in device memory|core/copy.c|s/if \(p->moved\)\n/if (p->moved || kind == BALUN_KIND_ZERO)\n/'
-	'double free: of memory that is in transit|engine/sim/memory.c|s/\t\tif \(!r\.busy\)\n//'
+	'double free: of memory that is in transit|engine/sim/sim.c|s/\t\tif \(r\.busy\)\n\t\t\tcontinue;\n//'
 	'double free: of the place that a page has moved to|core/migrate.c|s/b->place\[i\] == ~0u \|\| b->status\[i\] == PAGE_MOVED/b->place[i] == ~0u/'
 	'leak: the old place of a dropped page|core/migrate.c|s/\(b->status\[i\] == PAGE_MOVED \|\| b->status\[i\] == PAGE_GONE\)/b->status[i] == PAGE_MOVED/'
 	'teardown: faults in progress are not waited for|core/device.c|s/while \(dev->users\)/while (0)/'

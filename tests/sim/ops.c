@@ -657,7 +657,7 @@ static void do_op(const struct op *op)
 	case OP_QUERY:
 		return do_query(op);
 	case OP_KILL:
-		return testdev_kill(op->device);
+		return testdev_kill(op->device, op->flags & 1);
 	case OP_NOMEM:
 		w.nomem = true;
 		return env_fail_alloc(1 + op->arg % 12);

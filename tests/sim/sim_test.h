@@ -89,7 +89,8 @@ void testdev_reset(void);
 /* one access of 8 bytes by device @slot; SWAP: *value goes in and the old one comes out */
 int testdev_access(unsigned int slot, uint64_t va, enum testdev_access access, uint64_t *value);
 int testdev_fault(unsigned int slot, uint64_t va, uint64_t len, uint32_t access);
-void testdev_kill(unsigned int slot); /* it gives nothing back any more */
+/* it gives nothing back any more; mute: and does nothing else either */
+void testdev_kill(unsigned int slot, bool mute);
 bool testdev_any_dead(void);
 
 #endif

@@ -35,7 +35,8 @@ struct testdev {
 	struct balun_device *dev;
 	struct balun_space *space; /* between attach and gone */
 	unsigned int slot, room, used;
-	bool attached, closing, dead;
+	bool attached, closing;
+	bool dead, mute; /* its copies fail for good; its accesses too */
 	uint64_t caps;
 	unsigned int refs;     /* calls of the test that are inside */
 	unsigned int draining; /* accesses through entries that are gone already */
@@ -61,11 +62,12 @@ void testdev_reset(void)
 	dead_once = false;
 }
 
-void testdev_kill(unsigned int slot)
+void testdev_kill(unsigned int slot, bool mute)
 {
 	if (!open_now[slot])
 		return;
 	devs[slot].dead = true;
+	devs[slot].mute = mute;
 	dead_once = true;
 }
 
@@ -584,7 +586,7 @@ int testdev_access(unsigned int slot, uint64_t va, enum testdev_access access, u
 	if (!t)
 		return -ENODEV;
 	for (i = 0; i < REPLAYS; i++) {
-		if (t->dead)
+		if (t->mute)
 			return dev_leave(t, -EIO);
 		err = access_once(t, va, access, value);
 		if (err == 1)
