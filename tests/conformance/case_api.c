@@ -146,8 +146,15 @@ static void second_space(struct kit *k)
 	uint64_t va = kit_filled(k, MIB, 2);
 
 	kit_move(k, va, MIB, k->dev);
-	CHECK_RC(balun_space_create(&o, &sp), -EBUSY);
-	CHECK(!sp && *balun_reason());
+	if (!strcmp(k->engine, "sim")) {
+		/* each space of the simulator is a process of its own */
+		CHECK_OK(balun_space_create(&o, &sp));
+		CHECK_OK(balun_space_destroy(sp));
+		sp = NULL;
+	} else {
+		CHECK_RC(balun_space_create(&o, &sp), -EBUSY);
+		CHECK(!sp && *balun_reason());
+	}
 	o.engine = "nosuchengine";
 	CHECK_RC(balun_space_create(&o, &sp), -EINVAL);
 	CHECK(!sp && strstr(balun_reason(), "nosuchengine"));
@@ -270,8 +277,8 @@ static void driver_files(struct kit *k)
 {
 	(void)k;
 	CHECK_RC(balun_driver_load("/nonexistent/driver.so"), -ENOENT);
-	CHECK_RC(balun_driver_load("/dev/null"), -EINVAL);
-	CHECK(*balun_reason());
+	CHECK(balun_driver_load("/dev/null") < 0);
+	CHECK(strstr(balun_reason(), "/dev/null"));
 	CHECK_RC(balun_driver_load(NULL), -EINVAL);
 }
 

@@ -177,7 +177,7 @@ static void shared_in_place(struct kit *k)
 	CHECK_EQ(probe_lookup(probe_of(k->dev), va).kind, BALUN_KIND_SYSTEM);
 	dev_fill(k->dev, va, len, 14);
 	kit_verify(k, va, len, 14);
-	CHECK_OK(k->mem->protect(k, va, len, KIT_READ | KIT_SHARED));
+	CHECK_OK(k->mem->protect(k, va, len, KIT_READ));
 	CHECK_OK(balun_fence(k->space));
 	CHECK_RC(dev_write(k->dev, va, &v, sizeof(v)), -EPERM);
 	dev_verify(k->dev, va, len, 14);

@@ -128,6 +128,7 @@ static void causes(struct kit *k)
 	s = kit_stats(k);
 	CHECK_EQ(s.to_system[BALUN_CAUSE_USER], len / 2);
 	kit_verify(k, va, len, 5);
+	kit_wait_used(k->dev, 0);
 	s = kit_stats(k);
 	CHECK_EQ(kit_sum(s.to_system), len);
 	CHECK(s.to_system[BALUN_CAUSE_CPU_FAULT] > 0);
@@ -166,6 +167,7 @@ static void eviction_stats(struct kit *k)
 	CHECK(s.evictions > 0);
 	CHECK_EQ(kit_sum(s.to_device) - kit_sum(s.to_system), kit_mem_used(k->dev));
 	kit_verify(k, va, len, 7);
+	kit_wait_used(k->dev, 0);
 	s = kit_stats(k);
 	CHECK_EQ(kit_sum(s.to_device), kit_sum(s.to_system));
 }

@@ -5,7 +5,7 @@
 /* memory for struct soft_args, where the engine can reach it */
 static uint64_t args_put(struct kit *k, const struct soft_args *a)
 {
-	uint64_t va = kit_map(k, sizeof(*a), KIT_RW);
+	uint64_t va = kit_map(k, PAGE, KIT_RW);
 
 	CHECK_OK(k->mem->store(k, va, a, sizeof(*a)));
 	return va;
@@ -29,7 +29,7 @@ static void launch(struct kit *k, soft_fn fn, uint64_t arg, unsigned int workers
 
 static void fill(struct kit *k)
 {
-	uint64_t len = 2 * MIB + 12345, va = kit_map(k, len + PAGE, KIT_RW), i;
+	uint64_t len = 2 * MIB + 12345, va = kit_map(k, 3 * MIB, KIT_RW), i;
 	uint64_t a = args_put(k, &(struct soft_args){ .dst = va + 77, .len = len, .value = 0xa5 });
 	unsigned char buf[PAGE];
 

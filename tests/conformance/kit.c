@@ -177,7 +177,7 @@ static void kit_end(struct kit *k)
 	for (i = 0; i < KIT_MAX_DEVICES; i++) {
 		if (!k->devices[i])
 			continue;
-		CHECK_EQ(kit_mem_used(k->devices[i]), 0);
+		kit_wait_used(k->devices[i], 0);
 		CHECK_OK(kit_close(k, k->devices[i]));
 	}
 	CHECK_OK(balun_space_destroy(k->space));

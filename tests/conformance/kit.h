@@ -188,6 +188,13 @@ uint64_t kit_counts_sum(const struct balun_counts *c);
 
 unsigned int kit_id(struct balun_device *dev); /* 0 for NULL */
 uint64_t kit_mem_used(struct balun_device *dev);
+/*
+ * Waits until so much device memory is in use, at most 5 s. For cases in which a CPU touch brought
+ * pages home: the touch goes on as soon as its page is there, the memory is freed and the stats are
+ * counted a moment later by the thread that served it.
+ */
+#define kit_wait_used(dev, want) kit_wait_used_at(__FILE__, __LINE__, dev, want)
+void kit_wait_used_at(const char *file, int line, struct balun_device *dev, uint64_t want);
 uint64_t kit_mem_total(struct balun_device *dev);
 struct balun_extent kit_query1(struct kit *k, uint64_t va);
 /* pages of a range on a device */

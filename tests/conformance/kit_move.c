@@ -66,6 +66,18 @@ uint64_t kit_mem_used(struct balun_device *dev)
 	return kit_info(dev).mem_used;
 }
 
+void kit_wait_used_at(const char *file, int line, struct balun_device *dev, uint64_t want)
+{
+	uint64_t limit = kit_now_ns() + 5000000000ULL;
+
+	while (kit_mem_used(dev) != want) {
+		if (kit_now_ns() > limit)
+			kit_fail(file, line, "%llu bytes of device memory are in use, not %llu",
+				 (unsigned long long)kit_mem_used(dev), (unsigned long long)want);
+		sched_yield();
+	}
+}
+
 uint64_t kit_mem_total(struct balun_device *dev)
 {
 	return kit_info(dev).mem_total;

@@ -140,13 +140,14 @@ static bool write_all(int fd, const void *buf, size_t len)
 	return true;
 }
 
-/* ends when the parent closes its end */
+/* ends at a question of no length, or when the parent is gone; a later child of the same parent
+ * holds the pipe open too */
 static void __attribute__((noreturn)) child_serve(int ask, int answer)
 {
 	struct child_question q;
 	char buf[PAGE];
 
-	while (read_all(ask, &q, sizeof(q))) {
+	while (read_all(ask, &q, sizeof(q)) && q.len) {
 		while (q.len) {
 			size_t part = q.len < sizeof(buf) ? q.len : sizeof(buf);
 			int rc = guarded_copy(buf, (const void *)q.va, part);
@@ -207,8 +208,10 @@ static int uffd_child_load(struct kit_child *c, uint64_t va, void *buf, size_t l
 
 static void uffd_child_exit(struct kit_child *c)
 {
+	struct child_question end = { 0 };
 	int status;
 
+	CHECK(write_all(c->ask, &end, sizeof(end)));
 	close(c->ask);
 	close(c->answer);
 	CHECK(waitpid(c->pid, &status, 0) == c->pid);
