@@ -52,9 +52,9 @@ void schedule_make(struct schedule *s, uint64_t seed);
 void schedule_print(const struct schedule *s, FILE *out);
 const char *op_name(unsigned int kind);
 
-/* ops.c: runs a struct schedule; an env_sim_fn */
+/* run.c: runs a struct schedule; an env_sim_fn */
 void schedule_run(void *schedule);
-/* how often each kind of operation ended with which errno, over all runs of this process */
+/* ops.c: how often each kind of operation ended with which errno, over all runs of this process */
 void ops_report(FILE *out);
 
 #endif
