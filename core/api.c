@@ -425,8 +425,8 @@ int balun_fault(struct balun_device *dev, struct balun_space *space, uint64_t va
 		err = check_range(va, len) ? -EFAULT : 0;
 	if (err)
 		return err;
-	if (!core_device_get(space, dev->id))
-		return -ENODEV;
+	if (core_device_get(space, dev->id) != dev)
+		return -ENODEV; /* it is closing, and so is its driver: nobody else has its slot */
 	err = api_enter(space, &en);
 	if (!err)
 		err = api_leave(&en, core_device_fault(dev, va, len, access));

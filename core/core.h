@@ -164,6 +164,8 @@ void core_copy_batch(struct balun_space *sp, struct core_work *w);
 /* thrash.c: moves to and fro of a block */
 void core_thrash_note(struct balun_space *sp, uint64_t block, bool to_device);
 unsigned int core_thrash_level(struct balun_space *sp, uint64_t block);
+/* a CPU fault has to wait: the block thrashes and a device has just fetched it */
+bool core_thrash_hold(struct balun_space *sp, uint64_t block);
 
 /* fault.c */
 int core_device_fault(struct balun_device *dev, uint64_t va, uint64_t len, uint32_t access);

@@ -162,8 +162,8 @@ void core_release(struct balun_space *sp, unsigned int dev, uint64_t va, uint64_
 /* pages on devices have changed their address (mremap): from is nothing now */
 void core_moved(struct balun_space *sp, uint64_t to, uint64_t len);
 /* A CPU touched away memory: bring it home (and its neighbours, by policy).
- * 0: done or no longer away; -EBUSY in transit elsewhere (its commit wakes); -ENOMEM, -ENODEV
- * try again; -EIO lost: it has been poisoned */
+ * 0: done or no longer away; -EBUSY in transit elsewhere (its commit wakes); -EAGAIN (held back for a
+ * moment: the block thrashes), -ENOMEM, -ENODEV try again; -EIO lost: it has been poisoned */
 int core_cpu_fault(struct balun_space *sp, uint64_t va, bool write);
 /* read what a device holds of pages that stay there (for a child after a bare clone()). The engine
  * may hold its lock. 0 or -errno */

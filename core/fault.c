@@ -339,8 +339,12 @@ static int fault_once(struct fault *f)
 		err = fetch_home(f);
 		return err ? err : now >= f->deadline ? -EBUSY : 1;
 	}
-	if (far && f->access == BALUN_ACCESS_ATOMIC)
-		return -EBUSY; /* it could come, but did not */
+	if (far &&
+	    f->access == BALUN_ACCESS_ATOMIC) { /* it could come, but did not, or left again */
+		f->moved = false;
+		env_yield();
+		return now >= f->deadline ? -EBUSY : 1;
+	}
 	err = map_runs(f);
 	return err == 1 && now >= f->deadline ? -EBUSY : err;
 }
@@ -446,6 +450,8 @@ int core_cpu_fault(struct balun_space *sp, uint64_t va, bool write)
 	struct core_work *w;
 	int n, err;
 
+	if (core_thrash_hold(sp, block))
+		return -EAGAIN;
 	core_count(&sp->stats.cpu_faults, 1);
 	w = core_work_get(sp);
 	if (!w)

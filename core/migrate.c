@@ -59,15 +59,11 @@ static bool move_begin(struct balun_space *sp, bool out, unsigned int *ret_epoch
 
 static void move_end(struct balun_space *sp, bool out, unsigned int epoch)
 {
-	bool wake;
-
 	env_mutex_lock(&sp->move_lock);
-	sp->moves[epoch]--;
 	sp->moves_out -= out;
-	wake = sp->paused || epoch != sp->move_epoch;
-	env_mutex_unlock(&sp->move_lock);
-	if (wake)
+	if (!--sp->moves[epoch] || !sp->moves_out)
 		env_cond_wake(&sp->move_done);
+	env_mutex_unlock(&sp->move_lock);
 }
 
 void core_moves_synchronize(struct balun_space *sp)

@@ -41,8 +41,8 @@ bool core_read_retry(struct core_stripe *st, uint64_t seq)
 /* stripe lock held: removes the entries of every device, the flushes overlapping where they can */
 void core_unmap_all(struct balun_space *sp, uint64_t va, uint64_t len, enum balun_cause cause)
 {
-	bool wait = false;
-	unsigned int i;
+	struct balun_device *begun[CORE_DEVICE_SLOTS];
+	unsigned int i, n = 0;
 
 	for (i = 1; i < CORE_DEVICE_SLOTS; i++) {
 		struct balun_device *dev = env_load(&sp->device[i]);
@@ -51,27 +51,20 @@ void core_unmap_all(struct balun_space *sp, uint64_t va, uint64_t len, enum balu
 			continue;
 		if (dev->desc.caps & BALUN_CAP_TWO_PHASE) {
 			dev->ops.unmap_begin(dev->priv, sp, va, len, cause);
-			wait = true;
+			begun[n++] = dev;
 		} else {
 			dev->ops.unmap(dev->priv, sp, va, len, cause);
 		}
 	}
-	for (i = 1; wait && i < CORE_DEVICE_SLOTS; i++) {
-		struct balun_device *dev = env_load(&sp->device[i]);
-
-		if (dev && dev->desc.caps & BALUN_CAP_TWO_PHASE)
-			dev->ops.unmap_wait(dev->priv, sp);
-	}
+	while (n--)
+		begun[n]->ops.unmap_wait(begun[n]->priv, sp);
 }
 
-static void stripe_begin(struct balun_space *sp, struct core_stripe *st, uint64_t va, uint64_t len,
-			 enum balun_cause cause)
+static void stripe_begin(struct core_stripe *st)
 {
 	env_mutex_lock(&st->lock);
 	st->active++;
 	st->seq++;
-	core_unmap_all(sp, va, len, cause);
-	env_mutex_unlock(&st->lock);
 }
 
 static void stripe_end(struct core_stripe *st)
@@ -90,9 +83,9 @@ static uint64_t blocks_of(uint64_t va, uint64_t len)
 
 /*
  * Work on a range goes stripe by stripe; each stripe gets one begin and one end however many of
- * its blocks are in the range, so that begin and end pair up. With more blocks than stripes each
- * stripe unmaps the whole range: under its lock only its own blocks' mappers are held off, and the
- * others' entries are removed again under their own.
+ * its blocks are in the range, so that begin and end pair up. With more blocks than stripes all of
+ * them begin first: then nobody can map in the range, and it is unmapped in one go. The last lock
+ * is held for that, so that a device that is being closed stays (device_unpublish()).
  */
 void core_invalidate_begin(struct balun_space *sp, uint64_t va, uint64_t len,
 			   enum balun_cause cause)
@@ -102,8 +95,12 @@ void core_invalidate_begin(struct balun_space *sp, uint64_t va, uint64_t len,
 	if (cause == BALUN_CAUSE_INVALIDATE)
 		core_count(&sp->stats.invalidations, 1);
 	if (n >= CORE_STRIPES) {
-		for (i = 0; i < CORE_STRIPES; i++)
-			stripe_begin(sp, &sp->stripe[i], va, len, cause);
+		for (i = 0; i < CORE_STRIPES; i++) {
+			stripe_begin(&sp->stripe[i]);
+			if (i == CORE_STRIPES - 1)
+				core_unmap_all(sp, va, len, cause);
+			env_mutex_unlock(&sp->stripe[i].lock);
+		}
 		return;
 	}
 	for (i = 0; i < n; i++) {
@@ -111,7 +108,9 @@ void core_invalidate_begin(struct balun_space *sp, uint64_t va, uint64_t len,
 		uint64_t from = ENV_MAX(va, base);
 		uint64_t to = ENV_MIN(va + len, base + BALUN_BLOCK_SIZE);
 
-		stripe_begin(sp, core_stripe(sp, base), from, to - from, cause);
+		stripe_begin(core_stripe(sp, base));
+		core_unmap_all(sp, from, to - from, cause);
+		env_mutex_unlock(&core_stripe(sp, base)->lock);
 	}
 }
 

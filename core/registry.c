@@ -6,6 +6,7 @@
 
 static const struct balun_driver *registry[REGISTRY_MAX];
 static unsigned int registry_n; /* grows only: a reader that loads it sees the entries below it */
+static bool registry_ready;	/* the built-in ones are in */
 static bool registry_busy;
 
 static void registry_lock(void)
@@ -118,15 +119,13 @@ void core_registry_init(void)
 {
 	unsigned int i;
 
-	if (env_load(&registry_n))
+	if (env_load(&registry_ready))
 		return;
 	registry_lock();
-	for (i = 0; !registry_n || i; i++) {
-		if (!driver_list[i])
-			break;
+	for (i = 0; !registry_ready && driver_list[i]; i++)
 		if (add(driver_list[i]))
 			env_log(0, "built-in driver refused: %s", env_reason_get());
-	}
+	env_store(&registry_ready, true);
 	registry_unlock();
 }
 

@@ -3,7 +3,9 @@
  * Thrashing: a block that goes to and fro. Three moves between processors, each within the window
  * of the one before, and the block stays where it is for 150 ms; one quiet second resets (NVIDIA
  * UVM's constants). The window is 500 us or four times the mean CPU fault of this machine, so it
- * grows on a slow one and shrinks again. Slots are hashed and racy: they are hints.
+ * grows on a slow one and shrinks again. While a block thrashes, a CPU fault is held back for one
+ * window after a device has fetched it, so that the device gets to use what it fetched (UVM
+ * throttles CPU faults alike). Slots are hashed and racy: they are hints.
  */
 #include "core/core.h"
 
@@ -51,4 +53,12 @@ unsigned int core_thrash_level(struct balun_space *sp, uint64_t block)
 	    env_now_ns() > env_load_relaxed(&t->stay_until_ns))
 		return 0;
 	return env_load_relaxed(&t->count);
+}
+
+bool core_thrash_hold(struct balun_space *sp, uint64_t block)
+{
+	struct core_thrash *t = slot(sp, block);
+
+	return core_thrash_level(sp, block) && env_load_relaxed(&t->to_device) &&
+	       env_now_ns() - env_load_relaxed(&t->last_ns) < window(sp);
 }

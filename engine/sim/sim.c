@@ -390,7 +390,7 @@ int sim_access(struct sim *s, uint64_t va, void *buf, size_t len, bool write, bo
 		/* the copy failed: SIGBUS this time; the page stays where its content is */
 		if (err == -EIO)
 			err = device ? -EFAULT : -EHWPOISON;
-		else if (err == -EBUSY)
+		else if (err == -EBUSY || err == -EAGAIN)
 			err = 0;
 		if (err)
 			break;

@@ -14,6 +14,7 @@
 #include <sched.h>
 #include <sys/eventfd.h>
 #include <sys/ioctl.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "engine/uffd/uffd.h"
@@ -21,7 +22,7 @@
 /* an empty page of a watched range brings so much around it along */
 #define ZERO_AROUND (64UL << 10)
 
-#define READ_MSGS 16
+static const struct timespec held_period = { .tv_nsec = 50000 };
 
 bool uffd_on_reader(const struct uffd *u)
 {
@@ -156,23 +157,16 @@ static void on_event(struct uffd *u, const struct uffd_msg *m)
 /* reads once: events are handled, faults queued. Lock held. Returns whether anything came. */
 static bool read_some(struct uffd *u)
 {
-	unsigned int room = sizeof(u->pending) / sizeof(u->pending[0]) - u->npending, n, i;
-	struct uffd_msg msg[READ_MSGS];
-	ssize_t got;
+	struct uffd_msg msg;
 
-	if (!room)
-		return false;
 	/* one at a time: an event must be handled before the next caller is let go */
-	got = read(u->caps.fd, msg, sizeof(msg[0]) * ENV_MIN(room, 1U));
-	if (got <= 0)
+	if (u->npending == sizeof(u->pending) / sizeof(u->pending[0]) ||
+	    read(u->caps.fd, &msg, sizeof(msg)) != sizeof(msg))
 		return false;
-	n = got / sizeof(msg[0]);
-	for (i = 0; i < n; i++) {
-		if (msg[i].event == UFFD_EVENT_PAGEFAULT)
-			u->pending[u->npending++] = msg[i];
-		else
-			on_event(u, &msg[i]);
-	}
+	if (msg.event == UFFD_EVENT_PAGEFAULT)
+		u->pending[u->npending++] = msg;
+	else
+		on_event(u, &msg);
 	return true;
 }
 
@@ -217,8 +211,9 @@ static int serve_hole(struct uffd *u, uint64_t va)
 	return 0;
 }
 
-/* true: done; false: once more, an event was in the way or the page has changed its state */
-static bool serve_fault(struct uffd *u, uint64_t va, bool write, bool protect)
+/* 0: done; -EAGAIN: once more, an event was in the way or the page has changed its state; -EBUSY:
+ * later, it is held back */
+static int serve_fault(struct uffd *u, uint64_t va, bool write, bool protect)
 {
 	struct softpt_run r;
 	int err;
@@ -228,43 +223,56 @@ static bool serve_fault(struct uffd *u, uint64_t va, bool write, bool protect)
 	if (r.busy) {
 		note_waiter(u);
 		env_mutex_unlock(&u->lock);
-		return true;
+		return 0;
 	}
 	if (protect) { /* left over from a transit that is over */
 		uffd_protect(u, va, PAGE, false);
 		env_mutex_unlock(&u->lock);
-		return true;
+		return 0;
 	}
 	if (!r.away) {
 		err = serve_hole(u, va);
 		env_mutex_unlock(&u->lock);
-		if (err)
-			uffd_drain_events(u);
-		return !err;
+		return err;
 	}
 	u->installed_va = 0;
 	env_mutex_unlock(&u->lock);
 	err = core_cpu_fault(u->space, va, write);
+	if (err == -EAGAIN)
+		return -EBUSY;
 	if (err == -EBUSY || err == -ENOMEM || err == -ENODEV) {
 		sched_yield();
-		return false;
+		return -EAGAIN;
 	}
 	if (err || va - u->installed_va >= u->installed_len)
 		uffd_wake(u, va, PAGE); /* came home by another way, or is poisoned */
-	return true;
+	return 0;
 }
 
-static void serve_pending(struct uffd *u)
+/* each pending fault once; what is held back stays. Returns whether anything does */
+static bool serve_pending(struct uffd *u)
 {
-	while (u->npending) {
-		struct uffd_msg m = u->pending[0];
-		uint64_t va = m.arg.pagefault.address & ~(PAGE - 1);
+	unsigned int i = 0;
 
-		memmove(u->pending, u->pending + 1, --u->npending * sizeof(m));
-		while (!serve_fault(u, va, m.arg.pagefault.flags & UFFD_PAGEFAULT_FLAG_WRITE,
-				    m.arg.pagefault.flags & UFFD_PAGEFAULT_FLAG_WP))
-			uffd_drain_events(u);
+	while (i < u->npending) {
+		struct uffd_msg m = u->pending[i];
+		uint64_t va = m.arg.pagefault.address & ~(PAGE - 1);
+		int err;
+
+		do {
+			err = serve_fault(u, va, m.arg.pagefault.flags & UFFD_PAGEFAULT_FLAG_WRITE,
+					  m.arg.pagefault.flags & UFFD_PAGEFAULT_FLAG_WP);
+			if (err == -EAGAIN)
+				uffd_drain_events(u);
+		} while (err == -EAGAIN);
+		if (err == -EBUSY) {
+			i++;
+			continue;
+		}
+		memmove(u->pending + i, u->pending + i + 1, (u->npending - i - 1) * sizeof(m));
+		u->npending--;
 	}
+	return u->npending > 0;
 }
 
 static void reader_main(void *arg)
@@ -273,21 +281,24 @@ static void reader_main(void *arg)
 	struct pollfd p[2] = { { .fd = u->caps.fd, .events = POLLIN },
 			       { .fd = u->stop_fd, .events = POLLIN } };
 
+	bool held = false;
+
 	env_mutex_lock(&u->lock);
 	u->reader_tp = __builtin_thread_pointer();
 	env_cond_wake(&u->idle);
 	env_mutex_unlock(&u->lock);
 	for (;;) {
-		if (poll(p, 2, -1) < 0 && errno != EINTR)
+		/* faults that are held back are looked at again every so often */
+		if (ppoll(p, 2, held ? &held_period : NULL, NULL) < 0 && errno != EINTR)
 			env_die("poll", __FILE__, __LINE__);
 		if (p[0].revents) {
 			env_mutex_lock(&u->lock);
 			read_some(u);
 			env_mutex_unlock(&u->lock);
-			serve_pending(u);
-		} else if (p[1].revents) {
+		} else if (p[1].revents && !held) {
 			break;
 		}
+		held = serve_pending(u);
 	}
 }
 

@@ -151,7 +151,8 @@ static int count_objects(struct dl_phdr_info *info, size_t size, void *arg)
 /*
  * A segment of an object that was unloaded stays in the list until the next load: its address is
  * then used in place, which is always right. Lock order: segments_lock, then the loader's; nobody
- * takes segments_lock inside the loader.
+ * takes segments_lock inside the loader. The loader's own tables are in the program's heap and may
+ * be away: never call this on the reader, or holding a lock that the reader takes.
  */
 void maps_refresh_objects(void)
 {

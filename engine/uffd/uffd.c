@@ -114,6 +114,7 @@ static int uffd_attach(struct balun_space *sp, void **ret_e)
 	if (!u->pt)
 		goto err_close;
 	uffd_fork_register();
+	maps_refresh_objects();
 	if (u->move)
 		calibrate(u);
 	if (!__atomic_compare_exchange_n(&uffd_current, &none, u, false, __ATOMIC_SEQ_CST,
@@ -281,7 +282,6 @@ static int uffd_describe(void *e, uint64_t va, uint64_t len, bool need_perm, str
 	uint64_t end = ENV_MIN(va + len, BLOCK_OF(va) + BLOCK);
 	int k = 0;
 
-	maps_refresh_objects();
 	while (va < end && k < n) {
 		struct engine_run *r = &run[k++];
 		struct softpt_run s;
@@ -331,14 +331,14 @@ static bool uffd_wait_idle(void *e, uint64_t va, uint64_t timeout_ns)
 
 static bool uffd_next_away(void *e, unsigned int dev, uint64_t va, struct engine_run *ret)
 {
-	uint64_t end = 1ULL << SOFTPT_VA_BITS;
+	uint64_t end = 1ULL << SOFTPT_VA_BITS, at;
 	struct softpt_run a, b;
 	struct uffd *u = e;
 	bool away, busy;
 
 	env_mutex_lock(&u->lock);
-	for (;; va = a.va + a.len) {
-		away = va < end && softpt_next_away(u->pt, va, end, &a);
+	for (at = va;; at = a.va + a.len) {
+		away = at < end && softpt_next_away(u->pt, at, end, &a);
 		if (!away || !dev || SOFTPT_DEV(a.place) == dev)
 			break;
 	}

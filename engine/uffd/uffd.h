@@ -54,7 +54,7 @@ struct vma {
 };
 /* the mapping that covers @va, or the next one above it: 0; -ENOENT none */
 int maps_query(uint64_t va, struct vma *ret);
-/* writable segments of loaded objects: call without any lock (takes the loader's) */
+/* writable segments of loaded objects: not on the reader, and without any lock */
 void maps_refresh_objects(void);
 bool maps_is_object(uint64_t start, uint64_t end, uint64_t *ret_until);
 /* bit i: page i of [va, va + n pages) is present or swapped out. n <= 512 */
