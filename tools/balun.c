@@ -3,6 +3,7 @@
  * DOC: balun.c - the command line: dispatch and what the commands share
  */
 #include "tool.h"
+#include "bench/bench.h"
 #include "tests/conformance/conform.h"
 
 #include <errno.h>

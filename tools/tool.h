@@ -19,7 +19,6 @@
 int cmd_doctor(int argc, char **argv);
 int cmd_devices(int argc, char **argv);
 int cmd_demo(int argc, char **argv);
-int bench_main(int argc, char **argv); /* bench/ */
 
 /* "balun CMD: text" on standard error */
 void tool_error(const char *cmd, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
