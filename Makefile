@@ -24,7 +24,7 @@ TIME   ?= 60
 MESON_ARGS ?=
 
 meson_files := meson.build meson_options.txt VERSION \
-	$(wildcard */meson.build */*/meson.build) core drivers engine engine/uffd env tests/unit tests/fuzz
+	$(wildcard */meson.build */*/meson.build)
 
 .PHONY: all check check-all conform stress-sim fuzz bench module-objects demo install lint clean \
 	pre-push setup

@@ -81,9 +81,13 @@ BALUN_API int balun_soft_wait(struct balun_device *dev, uint64_t fence, uint64_t
 /** balun_soft_workers() - how many workers the device has, or -EINVAL */
 BALUN_API int balun_soft_workers(struct balun_device *dev);
 
-/* The slow path of an access: any length, any alignment; called by the inline functions below.
- * @op: 0 load, 1 store, 2 atomic add (len 4 or 8; *buf: addend in, old value out),
- * 3 compare and swap (buf[0] expected in, old value out; buf[1] new). Ends the function on error.
+/**
+ * balun_soft_access() - the slow path of an access, called by the inline functions below
+ * @len: any length, any alignment
+ * @op: 0 load, 1 store, 2 atomic add (len 4 or 8; *buf: addend in, old value out), 3 compare and
+ *      swap (buf[0] expected in, old value out; buf[1] new)
+ *
+ * From a device function only; ends the function on error.
  */
 BALUN_API void balun_soft_access(struct soft_worker *w, uint64_t va, void *buf, unsigned int len,
 				 unsigned int op);
@@ -233,20 +237,26 @@ static inline uint64_t soft_cas_u64(struct soft_worker *w, uint64_t va, uint64_t
  * @dst: first byte written, or the needle of a search
  * @len: bytes
  * @value: in: byte to fill with, or length of the needle; out: sum, or number of matches
- * @hist: out: counts of soft_histogram()
+ * @hist: out: counts of balun_soft_histogram(), or hist[0] matches of balun_soft_search()
  */
 struct soft_args {
 	uint64_t src, dst, len, value, hist[256];
 };
 
-/** Built-in functions for balun_soft_launch(); @arg is the address of a struct soft_args. Work is
- * split evenly among the workers. fill: dst[0..len) = value; copy: dst = src; reduce: value += sum
- * of the bytes; histogram: hist[b] += count of byte b; search: value is the needle's length going
- * in (at most 256); hist[0] += number of places in src where it stands. */
+/*
+ * Built-in functions for balun_soft_launch(); @arg is the address of a struct soft_args. Work is
+ * split evenly among the workers.
+ */
+/** balun_soft_fill() - dst[0..len) = value */
 BALUN_API void balun_soft_fill(struct soft_worker *w, uint64_t arg);
+/** balun_soft_copy() - dst[0..len) = src[0..len) */
 BALUN_API void balun_soft_copy(struct soft_worker *w, uint64_t arg);
+/** balun_soft_reduce() - value += sum of the bytes of src */
 BALUN_API void balun_soft_reduce(struct soft_worker *w, uint64_t arg);
+/** balun_soft_histogram() - hist[b] += count of byte b in src */
 BALUN_API void balun_soft_histogram(struct soft_worker *w, uint64_t arg);
+/** balun_soft_search() - hist[0] += number of places in src where the needle at dst stands; value
+ * is the needle's length, at most 256 */
 BALUN_API void balun_soft_search(struct soft_worker *w, uint64_t arg);
 
 #ifdef __cplusplus

@@ -7,7 +7,9 @@ cd "$(dirname "$0")/../.." || exit 1
 dest=$(mktemp -d)
 trap 'rm -rf "$dest"' EXIT
 out=$(DESTDIR=$dest meson install -C "$BUILD" --no-rebuild --quiet 2>&1)
-report $? "meson install: $out"
+rc=$?
+report $rc "meson install: $out"
+[ $rc -eq 0 ] || summary
 prefix=$(find "$dest" -name balun.pc -printf '%h' | sed 's|/lib/pkgconfig$||')
 
 version=$(cat VERSION)
