@@ -133,6 +133,10 @@ static int driver_open(struct balun_device *dev, const struct balun_options *opt
 		env_reason("no driver \"%s\" (balun devices lists them)", spec_name(opt));
 		return -ENODEV;
 	}
+	if (spec_inner(opt) && !(drv->caps & BALUN_CAP_WRAPPER)) {
+		env_reason("%s wraps no other driver", drv->name);
+		return -EINVAL;
+	}
 	err = drv->open(dev, opt, ret_desc, ret_priv);
 	if (err)
 		return err;

@@ -3,6 +3,9 @@
 #include "core/core.h"
 
 #define REGISTRY_MAX 64
+#define CAPS_KNOWN                                                                                 \
+	(BALUN_CAP_MMU | BALUN_CAP_HOST_MEMORY | BALUN_CAP_PEER | BALUN_CAP_ALLOC |                \
+	 BALUN_CAP_TWO_PHASE | BALUN_CAP_WRAPPER)
 
 static const struct balun_driver *registry[REGISTRY_MAX];
 static unsigned int registry_n; /* grows only: a reader that loads it sees the entries below it */
@@ -63,6 +66,11 @@ static int check_ops(const struct balun_driver *d)
 			   rule[i].present ? "there, but its capability is not declared"
 			   : rule[i].cap   ? "missing, but its capability is declared"
 					   : "required and missing");
+		return -EINVAL;
+	}
+	if (d->caps & ~CAPS_KNOWN) {
+		env_reason("driver %s: declares capabilities that this library does not know",
+			   d->name);
 		return -EINVAL;
 	}
 	if (!d->attach != !d->gone) {

@@ -247,16 +247,50 @@ static uint64_t move_target(struct uffd *u, struct transit *t, const struct engi
 	return t->slot->base + t->slot->top * PAGE;
 }
 
-static void take_holes(struct uffd *u, struct engine_batch *b, unsigned int i, unsigned int n)
+/*
+ * A device's host memory is watched too; while it holds content it must be there, for a device that
+ * touches it must never need the reader (who may be waiting for that device). false: an event is
+ * pending, look again.
+ */
+static bool host_zero(struct uffd *u, const struct engine_batch *b, unsigned int i, unsigned int n)
 {
 	const struct balun_desc *d = &u->device[b->dst];
+	uint64_t addr = (uintptr_t)d->host_base + place_off(b, i), len = n * PAGE;
+
+	while (len) {
+		struct uffdio_zeropage z = { .range = { .start = addr, .len = len } };
+
+		if (!ioctl(u->caps.fd, UFFDIO_ZEROPAGE, &z))
+			break;
+		if (z.zeropage > 0) {
+			addr += z.zeropage;
+			len -= z.zeropage;
+		} else if (errno == EEXIST) {
+			frames_empty(u, addr, PAGE);
+		} else {
+			return false;
+		}
+	}
+	return true;
+}
+
+/* returns how many of n were dealt with; 0: look again */
+static unsigned int take_holes(struct uffd *u, struct engine_batch *b, unsigned int i,
+			       unsigned int n)
+{
+	bool host = u->device[b->dst].host_base != NULL;
 
 	if (!b->holes) {
 		memset(b->status + i, PAGE_EMPTY, n);
-		return;
+		return n;
 	}
-	/* a device's host memory without content is empty and reads as zeros: nothing to do */
-	taken_out(u, b, i, n, BALUN_KIND_ZERO, 0, d->host_base != NULL);
+	if (host) {
+		n = place_run(b, i, n);
+		if (!host_zero(u, b, i, n))
+			return 0;
+	}
+	taken_out(u, b, i, n, BALUN_KIND_ZERO, 0, host);
+	return n;
 }
 
 /* MOVE says there is nothing at page i: as many as there are up to n */
@@ -298,9 +332,7 @@ static unsigned int move_out(struct uffd *u, struct transit *t, struct engine_ba
 	case -EAGAIN:
 		return 0;
 	case -ENOENT:
-		k = hole_run(b, i, n);
-		take_holes(u, b, i, k);
-		return k;
+		return take_holes(u, b, i, hole_run(b, i, n));
 	case -EEXIST: /* let go of while populated: empty it, then again */
 		if (host) {
 			frames_empty(u, dst, PAGE);
@@ -317,9 +349,9 @@ static unsigned int move_out(struct uffd *u, struct transit *t, struct engine_ba
 	}
 }
 
-/* on a device: source is there; another device's pages are only marked */
-static void take_away(struct uffd *u, struct engine_batch *b, unsigned int i, unsigned int n,
-		      uint32_t place)
+/* on a device: source is there; another device's pages are only marked. 0: look again */
+static unsigned int take_away(struct uffd *u, struct engine_batch *b, unsigned int i,
+			      unsigned int n, uint32_t place)
 {
 	unsigned int dev = SOFTPT_DEV(place), j;
 	const struct balun_desc *from = &u->device[dev], *to = &u->device[b->dst];
@@ -329,22 +361,19 @@ static void take_away(struct uffd *u, struct engine_batch *b, unsigned int i, un
 				  .dst_dev = b->dst };
 
 	p.moved = b->dst && from->host_base && to->host_base;
+	n = place_run(b, i, n);
+	if (to->host_base && !p.moved && !host_zero(u, b, i, n))
+		return 0;
 	for (j = 0; j < n; j++)
 		b->origin[i + j] = place + j;
 	softpt_clear_away(u->pt, b->va + i * PAGE, n * PAGE);
-	while (n) {
-		unsigned int k = place_run(b, i, n);
-
-		p.first = i;
-		p.npages = k;
-		p.src = (uint64_t)SOFTPT_PGNO(place) << BALUN_PAGE_SHIFT;
-		p.dst = place_off(b, i);
-		mark_taken(u, b, i, k);
-		piece_add(b, &p);
-		i += k;
-		n -= k;
-		place += k;
-	}
+	p.first = i;
+	p.npages = n;
+	p.src = (uint64_t)SOFTPT_PGNO(place) << BALUN_PAGE_SHIFT;
+	p.dst = place_off(b, i);
+	mark_taken(u, b, i, n);
+	piece_add(b, &p);
+	return n;
 }
 
 /* end of the run of wanted pages that begins at i */
@@ -374,7 +403,7 @@ static unsigned int collect_some(struct uffd *u, struct transit *t, struct engin
 		if (SOFTPT_DEV(r.place) == b->dst || (b->src && SOFTPT_DEV(r.place) != b->src))
 			memset(b->status + i, PAGE_ALREADY, n);
 		else
-			take_away(u, b, i, n, r.place);
+			return take_away(u, b, i, n, r.place);
 		return n;
 	}
 	if (b->src) {
