@@ -71,10 +71,11 @@ static void drop_content(struct uffd *u, const struct engine_batch *b, const str
 }
 
 /*
- * The zap of the copying way. Its REMOVE event is our own; the reader is told which to expect. The
- * lock is not held (the call waits for the reader), so the pages are looked up again afterwards.
- * Limit, kernels without MOVE only: memory that another thread unmaps by a call that is not hooked
- * and maps anew in this very moment is not told apart from the old.
+ * The zap of the copying way. Its REMOVE events (one for each mapping in the range) are our own;
+ * the reader is told to expect each page named once. The lock is not held (the call waits for the
+ * reader), so the pages are looked up again afterwards. Limit, kernels without MOVE only: memory
+ * that another thread unmaps by a call that is not hooked and maps anew in this very moment is not
+ * told apart from the old.
  */
 static void zap(struct uffd *u, uint64_t va, uint64_t len)
 {
@@ -82,7 +83,7 @@ static void zap(struct uffd *u, uint64_t va, uint64_t len)
 
 	for (;;) {
 		for (i = 0; i < sizeof(u->own_remove) / sizeof(u->own_remove[0]); i++)
-			if (!u->own_remove[i].n)
+			if (!u->own_remove[i].end)
 				break;
 		if (i < sizeof(u->own_remove) / sizeof(u->own_remove[0]))
 			break;
@@ -90,11 +91,11 @@ static void zap(struct uffd *u, uint64_t va, uint64_t len)
 	}
 	u->own_remove[i].start = va;
 	u->own_remove[i].end = va + len;
-	u->own_remove[i].n = 1;
+	memset(u->own_remove[i].seen, 0, sizeof(u->own_remove[i].seen));
 	env_mutex_unlock(&u->lock);
 	syscall(SYS_madvise, va, len, MADV_DONTNEED);
 	env_mutex_lock(&u->lock);
-	u->own_remove[i].n = 0; /* also if there was nothing to remove and so no event */
+	u->own_remove[i].end = 0;
 	env_cond_wake(&u->idle);
 }
 

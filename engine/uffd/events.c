@@ -94,18 +94,56 @@ static void drop_range(struct uffd *u, uint64_t start, uint64_t end)
 	env_cond_wake(&u->idle);
 }
 
-static bool own_remove(struct uffd *u, uint64_t start, uint64_t end)
+/*
+ * Is page @va named by an own discard? The first event that names it is taken for ours. If the
+ * program discards the page in the same moment a second one comes, and the page is dropped: whose
+ * event was whose makes no difference.
+ */
+static bool own_remove(struct uffd *u, uint64_t va)
+{
+	unsigned int i, page;
+
+	for (i = 0; i < sizeof(u->own_remove) / sizeof(u->own_remove[0]); i++) {
+		if (va < u->own_remove[i].start || va >= u->own_remove[i].end)
+			continue;
+		page = (va - u->own_remove[i].start) >> BALUN_PAGE_SHIFT;
+		if (env_bit(u->own_remove[i].seen, page))
+			continue;
+		env_bit_set(u->own_remove[i].seen, page);
+		return true;
+	}
+	return false;
+}
+
+static bool own_remove_any(const struct uffd *u, uint64_t start, uint64_t end)
 {
 	unsigned int i;
 
-	for (i = 0; i < sizeof(u->own_remove) / sizeof(u->own_remove[0]); i++) {
-		if (u->own_remove[i].n && u->own_remove[i].start == start &&
-		    u->own_remove[i].end == end) {
-			u->own_remove[i].start = u->own_remove[i].end = 0; /* seen */
+	for (i = 0; i < sizeof(u->own_remove) / sizeof(u->own_remove[0]); i++)
+		if (u->own_remove[i].start < end && start < u->own_remove[i].end)
 			return true;
-		}
-	}
 	return false;
+}
+
+/* the program's part of a REMOVE event, run by run */
+static void on_remove(struct uffd *u, uint64_t start, uint64_t end)
+{
+	uint64_t va = start, from;
+
+	if (!own_remove_any(u, start, end)) {
+		uffd_quarantine(u, start, end);
+		drop_range(u, start, end);
+		return;
+	}
+	while (va < end) {
+		for (from = va; va < end && !own_remove(u, va); va += PAGE)
+			;
+		if (va > from) {
+			uffd_quarantine(u, from, va);
+			drop_range(u, from, va);
+		}
+		va += va < end ? PAGE : 0;
+	}
 }
 
 static void on_unmap(struct uffd *u, uint64_t start, uint64_t end)
@@ -140,10 +178,7 @@ static void on_event(struct uffd *u, const struct uffd_msg *m)
 		on_unmap(u, m->arg.remove.start, m->arg.remove.end);
 		break;
 	case UFFD_EVENT_REMOVE:
-		if (own_remove(u, m->arg.remove.start, m->arg.remove.end))
-			break;
-		uffd_quarantine(u, m->arg.remove.start, m->arg.remove.end);
-		drop_range(u, m->arg.remove.start, m->arg.remove.end);
+		on_remove(u, m->arg.remove.start, m->arg.remove.end);
 		break;
 	case UFFD_EVENT_REMAP:
 		on_remap(u, m->arg.remap.from, m->arg.remap.to, m->arg.remap.len);

@@ -134,10 +134,10 @@ struct uffd {
 	struct transit *free_transits;
 	struct frames frames;
 	struct balun_desc device[BALUN_MAX_DEVICES + 1];
-	/* own MADV_DONTNEED calls whose event is still to come */
+	/* own MADV_DONTNEED calls under way, and which of their pages an event has named */
 	struct {
 		uint64_t start, end;
-		unsigned int n;
+		env_bits seen;
 	} own_remove[8];
 	struct env_thread *reader;
 	int stop_fd;
