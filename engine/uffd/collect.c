@@ -549,7 +549,8 @@ static unsigned int home_some(struct uffd *u, struct engine_batch *b, unsigned i
 	p.src = (uint64_t)SOFTPT_PGNO(r.place) << BALUN_PAGE_SHIFT;
 	p.moved = u->device[p.src_dev].host_base != NULL;
 	p.dst = *buffer;
-	*buffer += n * PAGE;
+	if (!p.moved)
+		*buffer += n * PAGE;
 	for (j = 0; j < n; j++)
 		b->origin[i + j] = r.place + j;
 	softpt_clear_away(u->pt, r.va, r.len);
