@@ -20,6 +20,7 @@ struct fault {
 	unsigned int lost; /* how often memory changed between the look and the map */
 	int nruns;
 	struct core_work *w;
+	uint64_t pause; /* how long the last one was */
 };
 
 static bool fault_writes(const struct fault *f)
@@ -303,6 +304,13 @@ unlock:
 	return err;
 }
 
+/* before asking again for what may not change soon (a pin): longer each time */
+static void pause_a_little(struct fault *f)
+{
+	f->pause = f->pause ? ENV_MIN(2 * f->pause, 16000000ULL) : 20000;
+	env_sleep_ns(f->pause);
+}
+
 /* one look: 0 mapped, 1 look again, or -errno */
 static int fault_once(struct fault *f)
 {
@@ -339,11 +347,12 @@ static int fault_once(struct fault *f)
 		err = fetch_home(f);
 		return err ? err : now >= f->deadline ? -EBUSY : 1;
 	}
-	if (far &&
-	    f->access == BALUN_ACCESS_ATOMIC) { /* it could come, but did not, or left again */
+	if (far && f->access == BALUN_ACCESS_ATOMIC) {
+		if (now >= f->deadline)
+			return -EBUSY;
+		pause_a_little(f); /* it could come, but did not, or left again */
 		f->moved = false;
-		env_yield();
-		return now >= f->deadline ? -EBUSY : 1;
+		return 1;
 	}
 	err = map_runs(f);
 	return err == 1 && now >= f->deadline ? -EBUSY : err;

@@ -5,6 +5,8 @@
  */
 #include "engine/sim/table.h"
 
+#define HELD_BACK_NS 100000ULL /* core asked a CPU fault to wait: ask again after this */
+
 /* ---- life ---- */
 
 static void sim_probe(struct balun_engine_info *ret_info)
@@ -386,6 +388,8 @@ int sim_access(struct sim *s, uint64_t va, void *buf, size_t len, bool write, bo
 		}
 		env_mutex_unlock(&s->lock);
 		err = core_cpu_fault(s->space, va, write);
+		if (err == -EAGAIN)
+			env_sleep_ns(HELD_BACK_NS);
 		env_mutex_lock(&s->lock);
 		/* the copy failed: SIGBUS this time; the page stays where its content is */
 		if (err == -EIO)
