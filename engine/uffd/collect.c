@@ -451,12 +451,13 @@ static void copy_out(struct uffd *u, struct transit *t, struct engine_batch *b, 
 		     unsigned int n)
 {
 	uint64_t va = b->va + i * PAGE;
+	unsigned int k, end, nevents;
 	env_bits present;
-	unsigned int k, end;
 
 	t->copied = true;
 	mark_taken(u, b, i, n);
 	uffd_protect(u, va, n * PAGE, true);
+	nevents = t->nevents;
 	env_mutex_unlock(&u->lock);
 	if (maps_present(va, n, present))
 		env_bits_set_range(memset(present, 0, sizeof(present)), 0, n);
@@ -478,6 +479,11 @@ static void copy_out(struct uffd *u, struct transit *t, struct engine_batch *b, 
 		}
 	}
 	env_mutex_lock(&u->lock);
+	/* Protecting once more fails while a memory call has begun and its event is not handled.
+	 * When it succeeds and no event was logged, what was read is what was there. */
+	uffd_protect(u, va, n * PAGE, true);
+	if (t->nevents != nevents)
+		memset(b->status + i, PAGE_FAILED, n);
 	for (k = 0; k < n; k++) {
 		bool here = env_bit(present, k);
 

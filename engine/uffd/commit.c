@@ -70,59 +70,74 @@ static void drop_content(struct uffd *u, const struct engine_batch *b, const str
 	(void)b;
 }
 
-/*
- * The zap of the copying way. Its REMOVE events (one for each mapping in the range) are our own;
- * the reader is told to expect each page named once. The lock is not held (the call waits for the
- * reader), so the pages are looked up again afterwards. Limit, kernels without MOVE only: memory
- * that another thread unmaps by a call that is not hooked and maps anew in this very moment is not
- * told apart from the old.
- */
-static void zap(struct uffd *u, uint64_t va, uint64_t len)
+/* a slot to announce an own discard in, or -1 */
+static int own_remove_slot(const struct uffd *u)
 {
-	unsigned int i;
+	int i;
 
-	for (;;) {
-		for (i = 0; i < sizeof(u->own_remove) / sizeof(u->own_remove[0]); i++)
-			if (!u->own_remove[i].end)
-				break;
-		if (i < sizeof(u->own_remove) / sizeof(u->own_remove[0]))
-			break;
-		env_cond_wait(&u->idle, &u->lock, ENV_FOREVER);
-	}
-	u->own_remove[i].start = va;
-	u->own_remove[i].end = va + len;
-	memset(u->own_remove[i].seen, 0, sizeof(u->own_remove[i].seen));
+	for (i = 0; i < (int)(sizeof(u->own_remove) / sizeof(u->own_remove[0])); i++)
+		if (!u->own_remove[i].end)
+			return i;
+	return -1;
+}
+
+/* lock held, let go of meanwhile: the call waits for the reader, who is told what to expect */
+static void zap(struct uffd *u, int slot, uint64_t va, uint64_t len)
+{
+	u->own_remove[slot].start = va;
+	u->own_remove[slot].end = va + len;
+	memset(u->own_remove[slot].seen, 0, sizeof(u->own_remove[slot].seen));
 	env_mutex_unlock(&u->lock);
 	syscall(SYS_madvise, va, len, MADV_DONTNEED);
 	env_mutex_lock(&u->lock);
-	u->own_remove[i].end = 0;
+	u->own_remove[slot].end = 0;
 	env_cond_wake(&u->idle);
 }
 
-/* pages that were copied are dropped from the program's memory; none of it is locked meanwhile */
+/*
+ * The copying way drops at most n pages from page i on from the program's memory; returns how many.
+ * Calls that are hooked and own discards of the same range wait for each other. A call that is not
+ * hooked can move the pages away meanwhile: then they are dropped where they went.
+ * Limit, kernels without MOVE only: memory that another thread unmaps by a call that is not hooked
+ * and maps anew in this very moment is not told apart from the old.
+ */
+static unsigned int zap_run(struct uffd *u, const struct transit *t, const struct engine_batch *b,
+			    unsigned int i, unsigned int n)
+{
+	uint64_t va, now;
+	unsigned int k;
+	bool gone;
+	int slot;
+
+	for (;;) {
+		k = locate_run(t, b, i, n, &va, &gone);
+		if (gone)
+			return k;
+		slot = own_remove_slot(u);
+		if (slot < 0 || uffd_is_hooked(u, va, va + k * PAGE)) {
+			env_cond_wait(&u->idle, &u->lock, ENV_FOREVER);
+			continue;
+		}
+		zap(u, slot, va, k * PAGE);
+		n = locate_run(t, b, i, k, &now, &gone);
+		if (gone || now == va)
+			return ENV_MIN(n, k);
+	}
+}
+
+/* what was copied well leaves the program's memory */
 static void zap_copied(struct uffd *u, struct transit *t, struct engine_batch *b)
 {
 	unsigned int j, i, n;
-	uint64_t va;
-	bool gone;
 
 	for (j = 0; j < b->npieces; j++) {
 		const struct engine_piece *p = &b->piece[j];
+		unsigned int end = p->first + p->npages;
 
-		if (p->src_kind != BALUN_KIND_SYSTEM)
-			continue;
-		for (i = p->first; i < p->first + p->npages; i += n) {
-			n = p->first + p->npages - i;
-			if (b->status[i] != PAGE_TAKEN) {
-				n = 1;
-				continue;
-			}
-			for (unsigned int k = 1; k < n; k++)
-				if (b->status[i + k] != PAGE_TAKEN)
-					n = k;
-			n = locate_run(t, b, i, n, &va, &gone);
-			if (!gone)
-				zap(u, va, n * PAGE);
+		for (i = p->first; p->src_kind == BALUN_KIND_SYSTEM && i < end; i += n) {
+			for (n = 0; i + n < end && b->status[i + n] == PAGE_TAKEN; n++)
+				;
+			n = n ? zap_run(u, t, b, i, n) : 1;
 		}
 	}
 }

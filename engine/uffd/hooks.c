@@ -25,6 +25,17 @@ struct hook {
 	uint64_t cookie[8];
 };
 
+/* lock held: is an own discard under way in the range? */
+static bool discarding(const struct uffd *u, uint64_t start, uint64_t end)
+{
+	unsigned int i;
+
+	for (i = 0; i < sizeof(u->own_remove) / sizeof(u->own_remove[0]); i++)
+		if (u->own_remove[i].start < end && start < u->own_remove[i].end)
+			return true;
+	return false;
+}
+
 /* false: no space, or a call of Balun itself: just do it */
 static bool hook_begin(struct hook *h, uint64_t addr, uint64_t len)
 {
@@ -41,6 +52,8 @@ static bool hook_begin(struct hook *h, uint64_t addr, uint64_t len)
 	h->c.hooked = true;
 	env_list_init(&h->c.link);
 	env_mutex_lock(&u->lock);
+	while (discarding(u, addr, addr + len))
+		env_cond_wait(&u->idle, &u->lock, ENV_FOREVER);
 	env_list_add_tail(&u->changing, &h->c.link);
 	env_mutex_unlock(&u->lock);
 	core_invalidate_begin(u->space, addr, len, BALUN_CAUSE_INVALIDATE);
@@ -54,6 +67,7 @@ static void hook_end(struct hook *h)
 	core_invalidate_end(u->space, h->c.start, h->c.end - h->c.start);
 	env_mutex_lock(&u->lock);
 	env_list_del(&h->c.link);
+	env_cond_wake(&u->idle);
 	env_mutex_unlock(&u->lock);
 	uffd_leave(u, h->cookie);
 }
@@ -122,6 +136,19 @@ __attribute__((visibility("default"))) void *mremap(void *addr, size_t old_len, 
 static bool overlap(const struct changing *c, uint64_t start, uint64_t end)
 {
 	return c->start < end && start < c->end;
+}
+
+bool uffd_is_hooked(const struct uffd *u, uint64_t start, uint64_t end)
+{
+	struct env_list *l;
+
+	env_list_for_each (l, &u->changing) {
+		const struct changing *c = env_container_of(l, struct changing, link);
+
+		if (c->hooked && overlap(c, start, end))
+			return true;
+	}
+	return false;
 }
 
 /* lock held: a REMOVE event was read. A hook that covers it knows when the call is over. */

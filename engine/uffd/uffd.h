@@ -199,6 +199,8 @@ void uffd_inside_bits(struct uffd *u, uint64_t block, uint64_t *ret_bits);
 
 /* hooks.c; lock held: may no page of the range be taken now? Tries to end what is over */
 bool uffd_is_changing(struct uffd *u, uint64_t start, uint64_t end);
+/* lock held: is a hooked call under way in the range? u->idle wakes when it ends */
+bool uffd_is_hooked(const struct uffd *u, uint64_t start, uint64_t end);
 void uffd_quarantine(struct uffd *u, uint64_t start, uint64_t end);
 
 /* fork.c */

@@ -15,7 +15,8 @@ trap 'rm -rf "$tmp"' EXIT
 # name | file | perl substitution over the whole file
 mutants=(
 	'stale translation: nobody looks whether memory changed|core/mirror.c|s/return st->active \|\| st->seq != seq;/return false;/'
-	'stale translation: an invalidation removes nothing|core/mirror.c|s/\tcore_unmap_all\(sp, va, len, cause\);\n\tenv_mutex_unlock/\tenv_mutex_unlock/'
+	'stale translation: an invalidation removes nothing|core/mirror.c|s/\t\tcore_unmap_all\(sp, from, to - from, cause\);\n//'
+	'stale translation: a large invalidation removes nothing|core/mirror.c|s/core_unmap_all\(sp, va, len, cause\);/;/'
 	'stale translation: the device does not finish what it does|tests/sim/testdev.c|s/while \(t->draining\)/while (0)/'
 	'stale permission: every entry may write|core/fault.c|s/\.len = r->len, \.perm = r->perm/.len = r->len, .perm = 3/'
 	'lost page: a failed copy counts|core/copy.c|s/\t\t\tfail_piece\(&w->b, &w->b.piece\[w->op_piece\[i\]\]\);/;/'
