@@ -74,17 +74,15 @@ suite() {
 		[ $rc -eq 124 ] || [ $rc -eq 137 ] && echo "  $name: still running after $limit s"
 		[ $rc -gt 128 ] && [ $rc -ne 137 ] && echo "  $name: died of signal $((rc - 128))"
 		echo "  command: $*"
-		if [ "$(wc -l <"$log")" -le 40 ]; then
-			cat "$log"
-		else
-			grep -aE '^ *(FAIL|not ok)|^\[  FAILED|ERROR|error:' "$log" | head -n 20
-			echo ...
-			tail -n 20 "$log"
-		fi | cut -c1-400 | sed 's/^/  | /'
+		# a suite that says what failed is believed; else its last words
+		if ! grep -aE '^ *(FAIL|not ok)|^\[  FAILED|error:' "$log" >"$logs/what"; then
+			tail -n 30 "$log" >"$logs/what"
+		fi
+		head -n 30 "$logs/what" | cut -c1-400 | sed 's/^/  | /'
 	fi
 	if [ "$s" -ne 0 ]; then
 		{ grep -aE '^ *(SKIP|skip)|^\[  SKIPPED \] [a-z]' "$log" || tail -n 1 "$log"; } |
-			sed "s|^ *|$name: |" >>"$logs/skips"
+			sed -E "s/^ *(SKIP|skip) *|^\[  SKIPPED \] //; s|^|$name	|" >>"$logs/skips"
 	fi
 }
 
@@ -101,7 +99,7 @@ skip_suite() { # name, reason
 	is_wanted "$prefix$1" || return 0
 	total_skipped=$((total_skipped + 1))
 	printf '%-30s skipped\n' "$prefix$1"
-	echo "$prefix$1: $2" >>"$logs/skips"
+	printf '%s\tall: %s\n' "$prefix$1" "$2" >>"$logs/skips"
 }
 
 # whether this machine lets a process use userfaultfd; sets $refusal
@@ -172,12 +170,13 @@ export BUILD slow=1
 
 abi
 functional
-suite mydriver 60 tests/cli/mydriver.sh
+suite mydriver 120 tests/cli/mydriver.sh
+suite stress/fork 60 "$BUILD/tests/stress/fork_rounds" 200
 suite sim/20000 200 "$BUILD/tests/sim/sim_stress" --seed 1 --count 20000
 
 if [ $all -eq 1 ]; then
 	suite module-objects 300 scripts/module-objects.sh
-	suite stress/fork 1200 tests/stress/fork.sh 10000
+	suite stress/fork 1200 "$BUILD/tests/stress/fork_rounds" 10000
 	suite stress/kill9 600 tests/stress/kill9.sh
 	suite sim/mutants 1200 tests/sim/mutants.sh
 	suite sim/long 1200 "$BUILD/tests/sim/sim_stress" --seed 1000000 --count 200000
@@ -208,10 +207,17 @@ if [ $all -eq 1 ]; then
 	unset CC
 fi
 
+# one line a reason and suite, the cases after it
 if [ -s "$logs/skips" ]; then
 	echo
 	echo "Skipped:"
-	sed 's/^/  /' "$logs/skips"
+	awk -F'\t' '{
+		i = index($2, ": ")
+		key = "  " $1 ": " substr($2, i + 2)
+		if (!(key in cases)) order[++n] = key
+		cases[key] = cases[key] " " substr($2, 1, i - 1)
+	}
+	END { for (i = 1; i <= n; i++) printf "%s:%s\n", order[i], cases[order[i]] }' "$logs/skips"
 fi
 echo
 echo "$((SECONDS - started)) s"

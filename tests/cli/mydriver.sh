@@ -27,7 +27,7 @@ for engine in uffd sim; do
 		passed=$((passed + BASH_REMATCH[1]))
 		failed=$((failed + BASH_REMATCH[2]))
 		skipped=$((skipped + BASH_REMATCH[3]))
-		grep -aE '^ *(FAIL|SKIP|skip|not ok)' "$dest/log" | sed "s/^ */&$engine /"
+		grep -aE '^ *(FAIL|SKIP|skip|not ok)' "$dest/log" | sed -E "s,^ *(FAIL|SKIP|skip|not ok) ,\1 $engine/,"
 		[ $rc -eq 0 ] || [ "${BASH_REMATCH[2]}" -gt 0 ] || fail "conform on $engine exits with $rc"
 	else
 		fail "conform on $engine exits with $rc: $(tail -n 20 "$dest/log")"
