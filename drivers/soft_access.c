@@ -306,7 +306,7 @@ static void access_page(struct soft_thread *t, uint64_t va, void *buf, unsigned 
 		err = fault_wait(t, va, access);
 		if (err == -EOPNOTSUPP && access == BALUN_ACCESS_ATOMIC)
 			access = BALUN_ACCESS_WRITE; /* cannot migrate: atomic on the bus */
-		else if (err && err != -EBUSY) /* busy: replay, like any other */
+		else if (err && err != -EBUSY)	     /* busy: replay, like any other */
 			trap(t, va, err);
 	}
 }
