@@ -444,19 +444,29 @@ static unsigned int present_run(struct uffd *u, struct transit *t, struct engine
 /*
  * Pages stay mapped and readable; write-protected and marked busy, they cannot change: a writer's
  * fault waits for the commit, which drops them or takes the protection off. Returns pages dealt
- * with, all of them marked. The content is read without the lock: if the program unmaps or discards
- * it meanwhile the read fails or gives zeros, the event is logged, and commit finds the page gone.
+ * with; 0: an event is pending, look again. The content is read without the lock: if the program
+ * unmaps or discards it meanwhile the read fails or gives zeros, the event is logged, and commit
+ * finds the page gone.
  */
-static void copy_out(struct uffd *u, struct transit *t, struct engine_batch *b, unsigned int i,
-		     unsigned int n)
+static unsigned int copy_out(struct uffd *u, struct transit *t, struct engine_batch *b,
+			     unsigned int i, unsigned int n)
 {
 	uint64_t va = b->va + i * PAGE;
+	struct uffdio_writeprotect p = { .range = { .start = va, .len = n * PAGE },
+					 .mode = UFFDIO_WRITEPROTECT_MODE_WP };
 	unsigned int k, end, nevents;
 	env_bits present;
 
+	/* as with MOVE, this is what refuses while an event is pending: only then is the look right
+	 */
+	if (ioctl(u->caps.fd, UFFDIO_WRITEPROTECT, &p)) {
+		if (errno == EAGAIN)
+			return 0;
+		memset(b->status + i, PAGE_UNMOVABLE, n);
+		return n;
+	}
 	t->copied = true;
 	mark_taken(u, b, i, n);
-	uffd_protect(u, va, n * PAGE, true);
 	nevents = t->nevents;
 	env_mutex_unlock(&u->lock);
 	if (maps_present(va, n, present))
@@ -494,6 +504,7 @@ static void copy_out(struct uffd *u, struct transit *t, struct engine_batch *b, 
 		taken_out(u, b, i + k, 1, here ? BALUN_KIND_SYSTEM : BALUN_KIND_ZERO,
 			  here ? (uintptr_t)t->bounce + (i + k) * PAGE : 0, false);
 	}
+	return n;
 }
 
 static unsigned int copy_out_some(struct uffd *u, struct transit *t, struct engine_batch *b,
@@ -516,8 +527,7 @@ static unsigned int copy_out_some(struct uffd *u, struct transit *t, struct engi
 	}
 	k = env_bits_next(inside, i, true);
 	n = ENV_MIN(n, k - i);
-	copy_out(u, t, b, i, n);
-	return n;
+	return copy_out(u, t, b, i, n);
 }
 
 /* ---- home ---- */
