@@ -50,7 +50,8 @@ static int watch_room(struct watch *w)
 	r = env_alloc(room * sizeof(*r));
 	if (!r)
 		return -ENOMEM;
-	memcpy(r, w->r, w->n * sizeof(*r));
+	if (w->n)
+		memcpy(r, w->r, w->n * sizeof(*r));
 	env_free(w->r);
 	w->r = r;
 	w->room = room;

@@ -18,7 +18,9 @@ report $? "policy: $out"
 
 # the program in the README is the one that is compiled here
 sed -n '/^```c$/,/^```$/p' README.md | sed '1d;$d' >"$BUILD/readme.c"
-out=$(gcc -Wall -Wextra -Werror -Iinclude "$BUILD/readme.c" -o "$BUILD/readme" -L"$BUILD" -lbalun \
+san=()
+nm -D "$BUILD/libbalun.so" | grep -q ' U __asan_init' && san=(-fsanitize=address,undefined)
+out=$(gcc "${san[@]}" -Wall -Wextra -Werror -Iinclude "$BUILD/readme.c" -o "$BUILD/readme" -L"$BUILD" -lbalun \
 	-Wl,-rpath,"$PWD/$BUILD" 2>&1)
 report $? "the program of README.md: $out"
 out=$("$BUILD/readme" 2>&1)
