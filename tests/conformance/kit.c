@@ -156,7 +156,7 @@ static void kit_needs(const struct kit_case *c, struct kit *k)
 {
 	if (c->flags & KIT_UFFD && !strcmp(k->engine, "sim"))
 		kit_skip("needs a real process, and the engine is sim");
-	if (c->flags & KIT_FORK && KIT_TSAN)
+	if (KIT_TSAN && (c->flags & KIT_CHILD || (c->flags & KIT_FORK && k->mem == &mem_uffd)))
 		kit_skip("forks a process with threads, which TSan cannot follow");
 	if (c->flags & KIT_SOFT && (!k->dev || balun_soft_workers(k->dev) < 0))
 		kit_skip("the driver is not soft: it runs no functions");
@@ -188,10 +188,10 @@ int kit_run(const struct kit_case *c, struct kit *k)
 {
 	k->mem = strcmp(k->engine, "sim") ? &mem_uffd : &mem_sim;
 	/* before anything is opened, if it can be told by then */
-	if (c->flags & (KIT_UFFD | KIT_FORK)) {
+	if (c->flags & (KIT_UFFD | KIT_FORK | KIT_CHILD)) {
 		struct kit_case early = *c;
 
-		early.flags &= KIT_UFFD | KIT_FORK;
+		early.flags &= KIT_UFFD | KIT_FORK | KIT_CHILD;
 		kit_needs(&early, k);
 	}
 	kit_begin(c, k);

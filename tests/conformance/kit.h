@@ -33,6 +33,16 @@
 #ifndef KIT_TSAN
 #define KIT_TSAN 0
 #endif
+#if defined(__SANITIZE_ADDRESS__)
+#define KIT_ASAN 1
+#elif defined(__has_feature)
+#if __has_feature(address_sanitizer)
+#define KIT_ASAN 1
+#endif
+#endif
+#ifndef KIT_ASAN
+#define KIT_ASAN 0
+#endif
 
 #define KIT_READ   BALUN_SIM_READ
 #define KIT_WRITE  BALUN_SIM_WRITE
@@ -89,9 +99,10 @@ struct kit {
 #define KIT_NO_SPACE  (1u << 0) /* makes its own */
 #define KIT_NO_DEVICE (1u << 1)
 #define KIT_UFFD      (1u << 2) /* needs a real process */
-#define KIT_FORK      (1u << 3) /* forks a process that has threads: not under TSan */
+#define KIT_FORK      (1u << 3) /* forks, by k->mem: on uffd not under TSan */
 #define KIT_SOFT      (1u << 4) /* launches functions: the driver is soft */
 #define KIT_PEER      (1u << 5) /* needs BALUN_CAP_PEER */
+#define KIT_CHILD     (1u << 6) /* forks this very process, on any engine: not under TSan */
 
 /**
  * struct kit_case - a case
