@@ -24,6 +24,7 @@ static void fork_prepare(void)
 	uffd_enter(u, prepare_cookie);
 	if (core_quiesce(u->space))
 		env_log(0, "fork: pages of a failed device are lost to the child too");
+	frames_shrink(u);
 }
 
 static void fork_parent(void)

@@ -7,15 +7,19 @@
  * must never have held small pages ("virgin": no page table below its huge entry).
  */
 #include <sys/mman.h>
+#include <unistd.h>
 
 #include "engine/uffd/uffd.h"
 
-#define FRAMES_KEEP_FULL 16 /* populated free slots kept; the rest goes back to the kernel */
+/* populated free slots are kept up to this part of the machine's memory, the rest goes back */
+#define FRAMES_KEEP_PART 64
 
-int frames_init(struct frames *f)
+void frames_init(struct frames *f)
 {
+	long pages = sysconf(_SC_PHYS_PAGES);
+
 	env_mutex_init(&f->lock);
-	return 0;
+	f->keep_full = ENV_MAX(4L, pages / FRAMES_KEEP_PART / (long)BALUN_BLOCK_PAGES);
 }
 
 void frames_empty(struct uffd *u, uint64_t addr, uint64_t len)
@@ -39,7 +43,6 @@ static struct frame_slot *slot_new(struct uffd *u)
 		goto err_free;
 	s->base = (uintptr_t)p;
 	s->virgin = true;
-	madvise(p, BLOCK, MADV_DONTFORK);
 	if (s->base % BLOCK || uffd_register(u, s->base, s->base + BLOCK))
 		goto err_pages;
 	u->frames.bytes += BLOCK;
@@ -147,7 +150,7 @@ void frames_put(struct uffd *u, struct frame_slot *s)
 	struct frame_slot **list;
 
 	if (s->spoiled ||
-	    (s->top == BALUN_BLOCK_PAGES && env_load_relaxed(&f->nfull) >= FRAMES_KEEP_FULL)) {
+	    (s->top == BALUN_BLOCK_PAGES && env_load_relaxed(&f->nfull) >= f->keep_full)) {
 		frames_empty(u, s->base, BLOCK);
 		s->top = 0;
 		s->spoiled = false;
@@ -157,5 +160,30 @@ void frames_put(struct uffd *u, struct frame_slot *s)
 	f->nfull += list == &f->full;
 	s->next = *list;
 	*list = s;
+	env_mutex_unlock(&f->lock);
+}
+
+/*
+ * Before a fork, when nothing is in transit: a frame that the child shares would refuse to move until
+ * one side is gone, so there are none.
+ */
+void frames_shrink(struct uffd *u)
+{
+	struct frame_slot **list[] = { &u->frames.partial, &u->frames.full };
+	struct frames *f = &u->frames;
+
+	env_mutex_lock(&f->lock);
+	for (unsigned int i = 0; i < 2; i++) {
+		while (*list[i]) {
+			struct frame_slot *s = *list[i];
+
+			*list[i] = s->next;
+			frames_empty(u, s->base, BLOCK);
+			s->top = 0;
+			s->next = f->empty;
+			f->empty = s;
+		}
+	}
+	f->nfull = 0;
 	env_mutex_unlock(&f->lock);
 }

@@ -196,7 +196,6 @@ static int uffd_device_attach(void *e, unsigned int dev, const struct balun_desc
 	if (!(desc->caps & BALUN_CAP_HOST_MEMORY) || !u->move) {
 		u->device[dev].host_base = NULL;
 	} else {
-		madvise(desc->host_base, desc->mem_bytes, MADV_DONTFORK);
 		err = uffd_register(u, base, base + desc->mem_bytes);
 		if (err)
 			env_reason("device memory cannot be watched: %s", strerror(-err));

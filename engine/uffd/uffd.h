@@ -84,7 +84,7 @@ struct frame_slot {
 struct frames {
 	struct env_mutex lock; /* leaf */
 	struct frame_slot *empty, *partial, *full;
-	unsigned int nfull;
+	unsigned int nfull, keep_full;
 	uint64_t bytes; /* address space */
 };
 
@@ -160,7 +160,8 @@ int uffd_register(struct uffd *u, uint64_t start, uint64_t end);
 void uffd_unregister(struct uffd *u, uint64_t start, uint64_t end);
 
 /* frames.c */
-int frames_init(struct frames *f);
+void frames_init(struct frames *f);
+void frames_shrink(struct uffd *u);
 void frames_fini(struct uffd *u);
 /* room for @n pages to be moved in (huge: the block is one huge page) / @n populated ones; or NULL
  */
