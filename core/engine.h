@@ -29,12 +29,12 @@ enum engine_where {
 /* a run of equal pages, inside one block */
 struct engine_run {
 	uint64_t va, len;
-	uint64_t off;	     /* ENGINE_DEVICE: offset in the device's memory; contiguous */
-	uint64_t addr;	     /* ENGINE_SYSTEM/NONE: bus address for map(), contiguous */
-	uint8_t where, dev;  /* engine_where; device index 1..15 */
-	uint8_t mapped;	     /* inside a mapping */
-	uint8_t movable;     /* anonymous private memory of the program */
-	uint8_t perm;	     /* BALUN_PERM_READ|WRITE of the mapping */
+	uint64_t off;	    /* ENGINE_DEVICE: offset in the device's memory; contiguous */
+	uint64_t addr;	    /* ENGINE_SYSTEM/NONE: bus address for map(), contiguous */
+	uint8_t where, dev; /* engine_where; device index 1..15 */
+	uint8_t mapped;	    /* inside a mapping */
+	uint8_t movable;    /* anonymous private memory of the program */
+	uint8_t perm;	    /* BALUN_PERM_READ|WRITE of the mapping */
 };
 
 /* what became of one page of a batch; index by page of the block */
@@ -57,9 +57,9 @@ struct engine_piece {
 	uint8_t src_kind;	/* BALUN_KIND_SYSTEM (frame), LOCAL (device src_dev), ZERO */
 	uint8_t dst_kind;	/* BALUN_KIND_SYSTEM (frame) or LOCAL (device dst_dev) */
 	uint8_t src_dev, dst_dev;
-	uint8_t moved;		/* the page itself already is (or will be at commit) in its new
-				 * place: no copy needed */
-	uint64_t src, dst;	/* bus address or device offset */
+	uint8_t moved;	   /* the page itself already is (or will be at commit) in its new
+			    * place: no copy needed */
+	uint64_t src, dst; /* bus address or device offset */
 };
 
 #define BATCH_PIECES 512
@@ -78,18 +78,18 @@ struct engine_piece {
  */
 struct engine_batch {
 	struct balun_space *space;
-	uint64_t va;	/* start of the block */
-	env_bits want;	/* pages asked for */
-	uint8_t dst;	/* device index, 0: system */
-	uint8_t src;	/* nonzero: take only pages that are on this device (eviction) */
-	uint8_t cause;	/* enum balun_cause */
-	uint8_t holes;	/* take never-touched pages too (as ZERO); only for dst != 0 */
-	uint32_t place[BALUN_BLOCK_PAGES]; /* page number in device memory; ~0: none */
+	uint64_t va;   /* start of the block */
+	env_bits want; /* pages asked for */
+	uint8_t dst;   /* device index, 0: system */
+	uint8_t src;   /* nonzero: take only pages that are on this device (eviction) */
+	uint8_t cause; /* enum balun_cause */
+	uint8_t holes; /* take never-touched pages too (as ZERO); only for dst != 0 */
+	uint32_t place[BALUN_BLOCK_PAGES]; /* of the wanted pages: page number in device memory */
 
 	uint8_t status[BALUN_BLOCK_PAGES];
 	uint32_t npieces;
 	struct engine_piece piece[BATCH_PIECES];
-	/* source of each taken page that was on a device, for freeing: dev << 28 | page, or 0 */
+	/* of the pages of pieces with source LOCAL: dev << 28 | page; 0 once it was put back */
 	uint32_t origin[BALUN_BLOCK_PAGES];
 
 	void *engine; /* the engine's own, between collect and commit */
@@ -129,8 +129,8 @@ struct engine_ops {
 	/* wait until no page of the block is in transit, or the time is over: false */
 	bool (*wait_idle)(void *e, uint64_t va, uint64_t timeout_ns);
 	/*
-	 * Device @dev lost the page at @va for good: a touch is SIGBUS from now on. Only if the page
-	 * is on that device and not in transit: true. No device has it mapped.
+	 * Device @dev lost the page at @va for good: a touch is SIGBUS from now on. Only if the
+	 * page is on that device and not in transit: true. No device has it mapped.
 	 */
 	bool (*poison)(void *e, unsigned int dev, uint64_t va);
 	/* all that is away on device @dev (0: any): next run at or after @va; false: no more */
@@ -162,8 +162,8 @@ void core_release(struct balun_space *sp, unsigned int dev, uint64_t va, uint64_
 /* pages on devices have changed their address (mremap): from is nothing now */
 void core_moved(struct balun_space *sp, uint64_t to, uint64_t len);
 /* A CPU touched away memory: bring it home (and its neighbours, by policy).
- * 0: done or no longer away; -EBUSY in transit elsewhere (its commit wakes); -EAGAIN (held back for a
- * moment: the block thrashes), -ENOMEM, -ENODEV try again; -EIO lost: it has been poisoned */
+ * 0: done or no longer away; -EBUSY in transit elsewhere (its commit wakes); -EAGAIN (held back for
+ * a moment: the block thrashes), -ENOMEM, -ENODEV try again; -EIO lost: it has been poisoned */
 int core_cpu_fault(struct balun_space *sp, uint64_t va, bool write);
 /* read what a device holds of pages that stay there (for a child after a bare clone()). The engine
  * may hold its lock. 0 or -errno */

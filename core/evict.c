@@ -204,7 +204,6 @@ int core_alloc_places(struct balun_device *dev, const uint64_t *want, uint64_t k
 	uint64_t off;
 	int got = 0;
 
-	memset(place, 0xff, BALUN_BLOCK_PAGES * sizeof(*place));
 	if (env_bits_count(want) == BALUN_BLOCK_PAGES &&
 	    !place_run(dev, BALUN_BLOCK_SIZE, true, keep_va, &off)) {
 		place_set(place, 0, BALUN_BLOCK_PAGES, off);
@@ -213,6 +212,8 @@ int core_alloc_places(struct balun_device *dev, const uint64_t *want, uint64_t k
 	for (i = 0; i < BALUN_BLOCK_PAGES; i += 16) {
 		uint16_t unit = want[i / 64] >> (i % 64);
 
+		if (!unit)
+			continue;
 		if (unit == 0xffff && !place_run(dev, 16 * BALUN_PAGE_SIZE, evict, keep_va, &off)) {
 			place_set(place, i, 16, off);
 			got += 16;
@@ -223,6 +224,7 @@ int core_alloc_places(struct balun_device *dev, const uint64_t *want, uint64_t k
 				continue;
 			if (place_run(dev, BALUN_PAGE_SIZE, evict, keep_va, &off)) {
 				evict = false; /* it is full, and nothing can go */
+				place[i + j] = ~0u;
 				continue;
 			}
 			place_set(place, i + j, 1, off);

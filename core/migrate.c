@@ -115,22 +115,36 @@ static void want_filter(struct balun_space *sp, struct core_work *w, const struc
 	}
 }
 
-/* frees the places of the pages for which @moved is as given; runs of places go at once */
-static void free_places(struct engine_batch *b, struct balun_device *dev)
+/* end of the run of pages from i, below @end, that have the same status; by words where it can */
+static unsigned int status_end(const struct engine_batch *b, unsigned int i, unsigned int end)
 {
-	unsigned int i = 0, n;
+	uint64_t same = b->status[i] * 0x0101010101010101ULL, w;
+	uint8_t status = b->status[i];
 
-	while (i < BALUN_BLOCK_PAGES) {
-		if (b->place[i] == ~0u || b->status[i] == PAGE_MOVED) {
-			i++;
+	for (; i + 8 <= end; i += 8) {
+		memcpy(&w, b->status + i, 8);
+		if (w != same)
+			break;
+	}
+	while (i < end && b->status[i] == status)
+		i++;
+	return i;
+}
+
+/* frees the places of those asked-for pages that did not move; runs of places go at once */
+static void free_places(struct engine_batch *b, const uint64_t *asked, struct balun_device *dev)
+{
+	unsigned int i, n;
+
+	for (i = env_bits_next(asked, 0, true); i < BALUN_BLOCK_PAGES;
+	     i = env_bits_next(asked, i + n, true)) {
+		n = 1;
+		if (b->place[i] == ~0u || b->status[i] == PAGE_MOVED)
 			continue;
-		}
-		for (n = 1; i + n < BALUN_BLOCK_PAGES && b->status[i + n] != PAGE_MOVED &&
-			    b->place[i + n] == b->place[i] + n;
-		     n++)
-			;
+		while (i + n < BALUN_BLOCK_PAGES && env_bit(asked, i + n) &&
+		       b->status[i + n] != PAGE_MOVED && b->place[i + n] == b->place[i] + n)
+			n++;
 		core_free_place(dev, b->place[i], n);
-		i += n;
 	}
 }
 
@@ -139,35 +153,35 @@ static bool left_origin(const struct engine_batch *b, unsigned int i)
 	return b->origin[i] && (b->status[i] == PAGE_MOVED || b->status[i] == PAGE_GONE);
 }
 
-static void free_origins(struct balun_space *sp, struct engine_batch *b)
+static void free_origins(struct balun_space *sp, struct engine_batch *b,
+			 const struct engine_piece *p)
 {
-	unsigned int i = 0, n;
+	unsigned int i = p->first, end = p->first + p->npages, n;
 
-	while (i < BALUN_BLOCK_PAGES) {
+	for (; i < end; i += n) {
 		struct balun_device *dev;
 
-		if (!left_origin(b, i)) {
-			i++;
+		n = 1;
+		if (!left_origin(b, i))
 			continue;
-		}
-		for (n = 1; i + n < BALUN_BLOCK_PAGES && left_origin(b, i + n) &&
-			    b->origin[i + n] == b->origin[i] + n;
-		     n++)
-			;
+		while (i + n < end && left_origin(b, i + n))
+			n++; /* a piece has one contiguous source */
 		dev = sp->device[b->origin[i] >> 28];
 		core_resident_sub(dev, b->va, n);
 		core_free_place(dev, b->origin[i] & 0xfffffff, n);
-		i += n;
 	}
 }
 
-static void add_counts(const struct engine_batch *b, struct balun_counts *c)
+static void add_counts(const struct engine_batch *b, const uint64_t *asked, struct balun_counts *c)
 {
 	uint64_t n[PAGE_GONE + 1] = { 0 };
-	unsigned int i;
+	unsigned int i = env_bits_next(asked, 0, true), end;
 
-	for (i = 0; i < BALUN_BLOCK_PAGES; i++)
-		n[b->status[i]]++;
+	while (i < BALUN_BLOCK_PAGES) {
+		end = status_end(b, i, env_bits_next(asked, i, false));
+		n[b->status[i]] += end - i;
+		i = env_bits_next(asked, end, true);
+	}
 	c->moved += n[PAGE_MOVED];
 	c->already += n[PAGE_ALREADY];
 	c->empty += n[PAGE_EMPTY] + n[PAGE_GONE];
@@ -178,38 +192,29 @@ static void add_counts(const struct engine_batch *b, struct balun_counts *c)
 }
 
 /* bytes by cause: what was asked for has the move's cause, the rest came along */
-static void add_stats(struct balun_space *sp, const struct core_move *mv,
-		      const struct engine_batch *b)
+static void piece_stats(struct balun_space *sp, const struct core_move *mv,
+			const struct engine_batch *b, const struct engine_piece *p)
 {
-	uint64_t bytes[2] = { 0, 0 }, between[2] = { 0, 0 };
-	unsigned int i;
+	unsigned int i = p->first, end = p->first + p->npages, moved = 0, ahead = 0, to;
+	uint64_t *by_cause = mv->dst && p->src_kind == BALUN_KIND_LOCAL ? sp->stats.device_to_device
+			     : mv->dst					? sp->stats.to_device
+									: sp->stats.to_system;
 
-	for (i = 0; i < BALUN_BLOCK_PAGES; i++) {
-		bool ahead = mv->demand && !env_bit(mv->demand, i);
-
+	for (; i < end; i = to) {
+		to = status_end(b, i, end);
 		if (b->status[i] != PAGE_MOVED)
 			continue;
-		if (mv->dst && b->origin[i])
-			between[ahead] += BALUN_PAGE_SIZE;
-		else
-			bytes[ahead] += BALUN_PAGE_SIZE;
+		moved += to - i;
+		for (; mv->demand && i < to; i++)
+			ahead += !env_bit(mv->demand, i);
 	}
-	core_count(&(mv->dst ? sp->stats.to_device : sp->stats.to_system)[mv->cause], bytes[0]);
-	core_count(&sp->stats.device_to_device[mv->cause], between[0]);
-	if (mv->demand) {
-		core_count(&(mv->dst ? sp->stats.to_device
-				     : sp->stats.to_system)[BALUN_CAUSE_PREFETCH],
-			   bytes[1]);
-		core_count(&sp->stats.device_to_device[BALUN_CAUSE_PREFETCH], between[1]);
-	}
-	for (i = 0; i < b->npieces; i++) {
-		uint64_t len = (uint64_t)b->piece[i].npages << BALUN_PAGE_SHIFT;
-
-		if (b->piece[i].src_kind == BALUN_KIND_ZERO)
-			core_count(&sp->stats.zero_bytes, len);
-		else if (b->piece[i].moved)
-			core_count(&sp->stats.moved_bytes, len);
-	}
+	core_count(&by_cause[mv->cause], (uint64_t)(moved - ahead) << BALUN_PAGE_SHIFT);
+	if (ahead)
+		core_count(&by_cause[BALUN_CAUSE_PREFETCH], (uint64_t)ahead << BALUN_PAGE_SHIFT);
+	if (p->src_kind == BALUN_KIND_ZERO)
+		core_count(&sp->stats.zero_bytes, (uint64_t)moved << BALUN_PAGE_SHIFT);
+	else if (p->moved)
+		core_count(&sp->stats.moved_bytes, (uint64_t)moved << BALUN_PAGE_SHIFT);
 }
 
 /* collect, copy, commit; places are there */
@@ -253,7 +258,7 @@ static void batch_init(struct engine_batch *b, struct balun_space *sp, const str
 	b->npieces = 0;
 	b->engine = NULL;
 	memset(b->status, PAGE_IDLE, sizeof(b->status));
-	memset(b->origin, 0, sizeof(b->origin));
+	b->origin[mv->page] = 0;
 }
 
 static unsigned int drop_pinned(struct balun_space *sp, const struct core_move *mv,
@@ -283,6 +288,31 @@ static void drop_placeless(struct engine_batch *b)
 }
 
 /*
+ * After commit: memory that nothing uses any more goes back, and what happened is counted. @placed:
+ * pages that @dst gave a place. Returns how many pages moved.
+ */
+static unsigned int settle(struct balun_space *sp, struct core_work *w, const struct core_move *mv,
+			   const uint64_t *asked, const uint64_t *placed, struct balun_device *dst,
+			   struct balun_counts *counts)
+{
+	uint64_t before = counts->moved;
+	unsigned int i, moved;
+
+	add_counts(&w->b, asked, counts);
+	moved = counts->moved - before;
+	if (dst && moved < env_bits_count(placed))
+		free_places(&w->b, placed, dst);
+	for (i = 0; i < w->b.npieces; i++) {
+		if (w->b.piece[i].src_kind == BALUN_KIND_LOCAL)
+			free_origins(sp, &w->b, &w->b.piece[i]);
+		piece_stats(sp, mv, &w->b, &w->b.piece[i]);
+	}
+	if (dst && moved)
+		core_resident_add(dst, mv->va, moved);
+	return moved;
+}
+
+/*
  * Moves pages of one block. 0, also when pages stayed; -ENODEV the destination is closing; -ENOMEM.
  * Called without locks; may sleep.
  */
@@ -291,8 +321,8 @@ int core_move_block(struct balun_space *sp, struct core_move *mv, struct balun_c
 	struct balun_device *dst = NULL;
 	struct core_work *w;
 	uint64_t t0 = env_now_ns();
-	unsigned int epoch, moved;
-	uint64_t moved0 = counts->moved;
+	env_bits asked, placed;
+	unsigned int epoch, n;
 	int err = 0;
 
 	mv->page_status = PAGE_BUSY;
@@ -314,26 +344,23 @@ int core_move_block(struct balun_space *sp, struct core_move *mv, struct balun_c
 	}
 	batch_init(&w->b, sp, mv);
 	counts->pinned += drop_pinned(sp, mv, &w->b);
+	memcpy(asked, w->b.want, sizeof(asked));
 	if (dst) {
 		want_filter(sp, w, mv);
-		core_alloc_places(dst, w->b.want, mv->va, w->b.place);
-		drop_placeless(&w->b);
+		memcpy(placed, w->b.want, sizeof(placed));
+		n = env_bits_count(w->b.want);
+		if (core_alloc_places(dst, w->b.want, mv->va, w->b.place) < (int)n)
+			drop_placeless(&w->b);
 	}
-	if (env_bits_count(w->b.want))
+	if (env_bits_next(w->b.want, 0, true) < BALUN_BLOCK_PAGES)
 		move_pages(sp, w, mv);
-	if (dst)
-		free_places(&w->b, dst);
-	free_origins(sp, &w->b);
-	add_counts(&w->b, counts);
+	n = settle(sp, w, mv, asked, dst ? placed : NULL, dst, counts);
 	mv->page_status = w->b.status[mv->page];
 	mv->page_dev = w->b.origin[mv->page] >> 28;
-	moved = counts->moved - moved0;
-	if (moved) {
-		add_stats(sp, mv, &w->b);
-		if (dst)
-			core_resident_add(dst, mv->va, moved);
-		core_hist_add(&sp->stats.migrate, env_now_ns() - t0);
-		core_count(&sp->stats.migrate_ns, env_now_ns() - t0);
+	if (n) {
+		t0 = env_now_ns() - t0;
+		core_hist_add(&sp->stats.migrate, t0);
+		core_count(&sp->stats.migrate_ns, t0);
 	}
 	core_work_put(sp, w);
 err_put_device:
