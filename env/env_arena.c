@@ -83,7 +83,8 @@ static uint32_t region_seq; /* odd while the table changes */
 
 /*
  * The system calls directly: libc's functions may be hooked by the program (or by Balun) and the
- * hook may need the lock that is held here. Sanitizers must see them.
+ * hook may need the lock that is held here. Sanitizers must see new memory; memory that goes they
+ * need not see.
  */
 static void *raw_mmap(size_t len)
 {
@@ -102,11 +103,7 @@ static void raw_munmap(void *p, size_t len)
 {
 	if (!len)
 		return;
-#if ENV_ASAN || ENV_TSAN
-	munmap(p, len);
-#else
 	syscall(SYS_munmap, p, len);
-#endif
 }
 
 /* @align is a power of two, at least a page */
