@@ -23,9 +23,9 @@
 #include "core/spec.h"
 #include "env/env.h"
 
-#define CORE_STRIPES	 64
-#define CORE_FAULT_NS	 1000000000ULL /* a device fault gives up with -EBUSY after this */
-#define CORE_DRAIN_NS	 10000000000ULL
+#define CORE_STRIPES	  64
+#define CORE_FAULT_NS	  1000000000ULL /* a device fault gives up with -EBUSY after this */
+#define CORE_DRAIN_NS	  10000000000ULL
 #define CORE_DEVICE_SLOTS (BALUN_MAX_DEVICES + 1)
 
 /**
@@ -94,12 +94,12 @@ struct balun_space {
 	unsigned int move_epoch;
 	uint32_t moves[2];
 	uint32_t moves_out; /* of them towards a device */
-	uint32_t paused; /* core_quiesce: no migration to a device starts */
+	uint32_t paused;    /* core_quiesce: no migration to a device starts */
 	struct core_stripe stripe[CORE_STRIPES];
 	struct hint_table *hints;
 	struct core_prefetch *prefetch;
 	struct env_mutex batch_lock; /* leaf */
-	struct core_work *works; /* free ones */
+	struct core_work *works;     /* free ones */
 	struct core_thrash thrash[CORE_THRASH_SLOTS];
 	/* fault streaks (policy.h), one per faulter: where the last answer ended. Hints only: racy
 	 * relaxed accesses */
@@ -131,14 +131,13 @@ struct core_move {
 	unsigned int src; /* only pages on this device; 0: any */
 	enum balun_cause cause;
 	bool holes;
-	bool force; /* pins do not hold (CPU fault, teardown, quiesce) */
+	bool force;		/* pins do not hold (CPU fault, teardown, quiesce) */
 	const uint64_t *demand; /* pages that were asked for; others count as prefetch. NULL: all */
 	unsigned int page;	/* in: a page of interest; */
 	uint8_t page_status;	/* out: what became of it (enum engine_status) */
 	uint8_t page_dev;	/* out: the device it was on when it was taken, or 0 */
 };
-int core_move_block(struct balun_space *sp, struct core_move *mv,
-		    struct balun_counts *counts);
+int core_move_block(struct balun_space *sp, struct core_move *mv, struct balun_counts *counts);
 int core_migrate_range(struct balun_space *sp, uint64_t va, uint64_t len, unsigned int dst,
 		       enum balun_cause cause, struct balun_counts *counts);
 /* work area of one migration or fault: large, recycled, never on a stack */

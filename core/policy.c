@@ -44,7 +44,10 @@ static void fetch(const struct balun_question *q, uint64_t *ret_fetch)
 	env_bits there;
 
 	end = ENV_MIN(end, BALUN_BLOCK_PAGES);
-	env_bits_set_range(ret_fetch, first, end - first);
+	if (q->device || q->streak) /* a CPU that jumps about wants one page, and soon */
+		env_bits_set_range(ret_fetch, first, end - first);
+	else
+		env_bits_set_range(ret_fetch, q->first, q->npages);
 	for (i = 0; i < BALUN_BITMAP_WORDS; i++)
 		there[i] = q->local[i] | ret_fetch[i];
 	for (page = first; page < end; page += UNIT_PAGES)

@@ -2,10 +2,10 @@
 /**
  * DOC: env.h - what core/ and portable drivers may call
  *
- * Need: memory that is never mirrored, mutexes, conditions, threads, a clock, a log, lists, atomics,
- * a barrier on every thread. Three implementations: env_user.c (libc, pthreads), env_sim.c (the
- * deterministic scheduler of tests/sim), env_kernel.h. The same objects of core and engines link
- * with env_user.o or env_sim.o.
+ * Need: memory that is never mirrored, mutexes, conditions, threads, a clock, a log, lists,
+ * atomics, a barrier on every thread. Three implementations: env_user.c (libc, pthreads), env_sim.c
+ * (the deterministic scheduler of tests/sim), env_kernel.h. The same objects of core and engines
+ * link with env_user.o or env_sim.o.
  *
  * env_alloc() memory comes from an arena of its own, never from malloc(): the program's heap may be
  * away while a lock is held here. After fork() the child starts a fresh arena (env_fork_gen()).
@@ -26,7 +26,8 @@
 #include <string.h>
 #include <pthread.h>
 
-/* memory: zeroed; NULL when there is none. env_free(NULL) is fine. Any context, may lock briefly. */
+/* memory: zeroed; NULL when there is none. env_free(NULL) is fine. Any context, may lock briefly.
+ */
 void *env_alloc(size_t size);
 void env_free(void *p);
 /* page-aligned, zero-filled on first touch, not populated; env_pages_free needs the same size */
@@ -102,16 +103,16 @@ void env_die(const char *what, const char *file, int line) __attribute__((noretu
 
 #endif /* !__KERNEL__ */
 
-#define env_load(p)	  __atomic_load_n(p, __ATOMIC_ACQUIRE)
-#define env_load_relaxed(p) __atomic_load_n(p, __ATOMIC_RELAXED)
-#define env_store(p, v)	  __atomic_store_n(p, v, __ATOMIC_RELEASE)
+#define env_load(p)		__atomic_load_n(p, __ATOMIC_ACQUIRE)
+#define env_load_relaxed(p)	__atomic_load_n(p, __ATOMIC_RELAXED)
+#define env_store(p, v)		__atomic_store_n(p, v, __ATOMIC_RELEASE)
 #define env_store_relaxed(p, v) __atomic_store_n(p, v, __ATOMIC_RELAXED)
-#define env_add(p, v)	  __atomic_fetch_add(p, v, __ATOMIC_RELAXED)
-#define env_barrier()	  __atomic_thread_fence(__ATOMIC_SEQ_CST)
-#define env_likely(x)	  __builtin_expect(!!(x), 1)
-#define env_unlikely(x)	  __builtin_expect(!!(x), 0)
-#define ENV_MIN(a, b)	  ((a) < (b) ? (a) : (b))
-#define ENV_MAX(a, b)	  ((a) > (b) ? (a) : (b))
+#define env_add(p, v)		__atomic_fetch_add(p, v, __ATOMIC_RELAXED)
+#define env_barrier()		__atomic_thread_fence(__ATOMIC_SEQ_CST)
+#define env_likely(x)		__builtin_expect(!!(x), 1)
+#define env_unlikely(x)		__builtin_expect(!!(x), 0)
+#define ENV_MIN(a, b)		((a) < (b) ? (a) : (b))
+#define ENV_MAX(a, b)		((a) > (b) ? (a) : (b))
 
 /* a doubly linked list with a head */
 struct env_list {

@@ -157,6 +157,7 @@ static void on_remap(struct uffd *u, uint64_t from, uint64_t to, uint64_t len)
 {
 	while (watch_remove(&u->watch, from, from + len) || watch_add(&u->watch, to, to + len))
 		sched_yield();
+	watch_raise(u, to + len);
 	while (softpt_remap(u->pt, from, to, len))
 		sched_yield();
 	transit_log(u, from, from + len, to, true);

@@ -46,6 +46,7 @@ static void fork_child(void)
 		return;
 	close(u->caps.fd);
 	close(u->stop_fd);
+	maps_close();
 	env_store(&uffd_current, NULL);
 	uffd_leave(u, prepare_cookie);
 }

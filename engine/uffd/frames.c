@@ -136,7 +136,7 @@ struct frame_slot *frames_get_full(struct uffd *u, unsigned int n)
 		s = take(&f->partial, fits_full, n, false);
 	if (!s) {
 		s = take(&f->full, fits_full, n, false);
-		f->nfull -= s != NULL;
+		env_store_relaxed(&f->nfull, f->nfull - (s != NULL));
 	}
 	if (s && n < BALUN_BLOCK_PAGES)
 		s->virgin = false;
@@ -157,15 +157,15 @@ void frames_put(struct uffd *u, struct frame_slot *s)
 	}
 	env_mutex_lock(&f->lock);
 	list = !s->top ? &f->empty : s->top == BALUN_BLOCK_PAGES ? &f->full : &f->partial;
-	f->nfull += list == &f->full;
+	env_store_relaxed(&f->nfull, f->nfull + (list == &f->full));
 	s->next = *list;
 	*list = s;
 	env_mutex_unlock(&f->lock);
 }
 
 /*
- * Before a fork, when nothing is in transit: a frame that the child shares would refuse to move until
- * one side is gone, so there are none.
+ * Before a fork, when nothing is in transit: a frame that the child shares would refuse to move
+ * until one side is gone, so there are none.
  */
 void frames_shrink(struct uffd *u)
 {
@@ -184,6 +184,6 @@ void frames_shrink(struct uffd *u)
 			f->empty = s;
 		}
 	}
-	f->nfull = 0;
+	env_store_relaxed(&f->nfull, 0);
 	env_mutex_unlock(&f->lock);
 }

@@ -47,7 +47,7 @@ static int slot_take(struct uffd *u, uint64_t sp, uint64_t tp)
 			if (!__atomic_compare_exchange_n(&u->inside[i].sp, &none, sp, false,
 							 __ATOMIC_SEQ_CST, __ATOMIC_RELAXED))
 				continue;
-			env_store(&u->inside[i].tp, tp);
+			__atomic_store_n(&u->inside[i].tp, tp, __ATOMIC_SEQ_CST);
 			high = env_load(&u->inside_high);
 			while (high <= i &&
 			       !__atomic_compare_exchange_n(&u->inside_high, &high, i + 1, false,
@@ -59,12 +59,18 @@ static int slot_take(struct uffd *u, uint64_t sp, uint64_t tp)
 	}
 }
 
-/* pages of [start, end) that are watched are made present: a read fault serves each */
+/*
+ * Pages of [start, end) that are watched are made present: a read fault serves each. Above all that
+ * is watched there is nothing to do: the slot was published before this load, and who watches more
+ * raises the mark before it looks at the slots; both are sequentially consistent.
+ */
 static void touch(struct uffd *u, uint64_t start, uint64_t end)
 {
 	uint64_t until;
 
 	start &= ~(PAGE - 1);
+	if (start >= __atomic_load_n(&u->watch_high, __ATOMIC_SEQ_CST))
+		return;
 	while (start < end) {
 		bool watched;
 

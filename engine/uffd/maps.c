@@ -11,6 +11,23 @@
 
 #include "engine/uffd/uffd.h"
 
+/* open for the life of the context; they belong to this address space, a child closes them */
+static int maps_fd = -1, pagemap_fd = -1;
+
+int maps_open(void)
+{
+	maps_fd = open("/proc/self/maps", O_RDONLY | O_CLOEXEC);
+	pagemap_fd = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
+	return maps_fd < 0 || pagemap_fd < 0 ? -errno : 0;
+}
+
+void maps_close(void)
+{
+	close(maps_fd);
+	close(pagemap_fd);
+	maps_fd = pagemap_fd = -1;
+}
+
 /* parse one line "start-end perms offset dev inode  name" into *v; false: not a line */
 static bool parse_line(const char *s, struct vma *v)
 {
@@ -72,20 +89,17 @@ static int query_ioctl(uint64_t va, struct vma *ret)
 		.vma_name_addr = (uintptr_t)name,
 		.vma_name_size = sizeof(name),
 	};
-	int fd = open("/proc/self/maps", O_RDONLY | O_CLOEXEC), err = 0;
+	int err = 0;
 
-	if (fd < 0)
-		return -ENOENT;
-	if (ioctl(fd, PROCMAP_QUERY, &q)) {
+	if (ioctl(maps_fd, PROCMAP_QUERY, &q)) {
 		err = -errno;
 		if (err == -ENAMETOOLONG) { /* only a file's name is that long */
 			q.vma_name_size = 0;
 			q.vma_name_addr = 0;
-			err = ioctl(fd, PROCMAP_QUERY, &q) ? -errno : 0;
+			err = ioctl(maps_fd, PROCMAP_QUERY, &q) ? -errno : 0;
 			name[0] = 0;
 		}
 	}
-	close(fd);
 	if (err)
 		return err;
 	*ret = (struct vma){ .start = q.vma_start,
@@ -200,25 +214,19 @@ int maps_present(uint64_t va, unsigned int n, uint64_t *ret_bits)
 {
 	uint64_t entry[128];
 	unsigned int i, k;
-	int fd = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
 
-	if (fd < 0)
-		return -errno;
 	memset(ret_bits, 0, sizeof(env_bits));
 	for (i = 0; i < n; i += k) {
 		ssize_t got;
 
 		k = ENV_MIN(n - i, 128U);
-		got = pread(fd, entry, k * 8, ((va >> BALUN_PAGE_SHIFT) + i) * 8);
-		if (got != (ssize_t)(k * 8)) {
-			close(fd);
+		got = pread(pagemap_fd, entry, k * 8, ((va >> BALUN_PAGE_SHIFT) + i) * 8);
+		if (got != (ssize_t)(k * 8))
 			return -EFAULT;
-		}
 		for (unsigned int j = 0; j < k; j++)
 			if (entry[j] & (PAGEMAP_PRESENT | PAGEMAP_SWAPPED))
 				env_bit_set(ret_bits, i + j);
 	}
-	close(fd);
 	return 0;
 }
 
@@ -232,11 +240,6 @@ bool maps_is_huge(uint64_t va)
 				 .vec_len = 1,
 				 .category_mask = PAGE_IS_HUGE,
 				 .return_mask = PAGE_IS_HUGE };
-	int fd = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC), n;
 
-	if (fd < 0)
-		return false;
-	n = ioctl(fd, PAGEMAP_SCAN, &a);
-	close(fd);
-	return n == 1;
+	return ioctl(pagemap_fd, PAGEMAP_SCAN, &a) == 1;
 }

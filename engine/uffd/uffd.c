@@ -14,38 +14,45 @@ struct uffd *uffd_current;
 /* ---- calibration: from how many pages on a MOVE from a frame beats a COPY that allocates ---- */
 
 #define CALIBRATE_PAGES	 64
-#define CALIBRATE_ROUNDS 5
+#define CALIBRATE_ROUNDS 15
 
+/* a thread that keeps a core busy in this process; runs: 0 not yet, 1 it does, 2 stop */
 static void spin_main(void *arg)
 {
-	bool *stop = arg;
+	uint32_t *runs = arg;
 
-	while (!env_load(stop))
+	env_store(runs, 1);
+	while (env_load(runs) == 1)
 		__atomic_signal_fence(__ATOMIC_SEQ_CST);
 }
 
-/* best of a few: n pages installed by COPY (from buf) or MOVE (from populated src), in ns */
+/* n pages installed at @dst by COPY from @buf, or by MOVE from populated @src, in ns */
 static uint64_t time_install(struct uffd *u, uint64_t dst, void *buf, uint64_t src, unsigned int n,
 			     bool move)
 {
-	uint64_t best = UINT64_MAX, done;
-	unsigned int i;
+	uint64_t t0 = env_now_ns(), done;
+	int err = move ? uffd_move(u, dst, src, n * PAGE, &done)
+		       : uffd_copy(u, dst, buf, n * PAGE, &done);
 
-	for (i = 0; i < CALIBRATE_ROUNDS; i++) {
-		uint64_t t0 = env_now_ns(), t;
-		int err = move ? uffd_move(u, dst, src, n * PAGE, &done)
-			       : uffd_copy(u, dst, buf, n * PAGE, &done);
+	t0 = env_now_ns() - t0;
+	if (err)
+		return UINT64_MAX;
+	if (move)
+		uffd_move(u, src, dst, n * PAGE, &done);
+	else
+		frames_empty(u, dst, n * PAGE);
+	return t0;
+}
 
-		t = env_now_ns() - t0;
-		if (err)
-			return UINT64_MAX;
-		best = ENV_MIN(best, t);
-		if (move)
-			uffd_move(u, src, dst, n * PAGE, &done);
-		else
-			frames_empty(u, dst, n * PAGE);
-	}
-	return best;
+/* does a MOVE of n pages take less time than a COPY, more often than not? Measured in turns */
+static bool move_wins(struct uffd *u, uint64_t dst, void *buf, uint64_t src, unsigned int n)
+{
+	unsigned int i, wins = 0;
+
+	for (i = 0; i < CALIBRATE_ROUNDS; i++)
+		wins += time_install(u, dst, buf, src, n, true) <
+			time_install(u, dst, buf, src, n, false);
+	return wins > CALIBRATE_ROUNDS / 2;
 }
 
 /*
@@ -57,8 +64,7 @@ static void calibrate(struct uffd *u)
 	uint64_t len = CALIBRATE_PAGES * PAGE, dst, src, done;
 	char *area = env_pages_alloc(BLOCK), *buf = env_pages_alloc(len);
 	struct env_thread *t = NULL;
-	bool stop = false;
-	unsigned int n;
+	uint32_t runs = 0;
 
 	u->move_min = 16;
 	if (!area || !buf || uffd_register(u, (uintptr_t)area, (uintptr_t)area + BLOCK))
@@ -66,15 +72,15 @@ static void calibrate(struct uffd *u)
 	dst = (uintptr_t)area;
 	src = dst + len;
 	memset(buf, 1, len);
-	if (!env_thread_create(&t, "balun-spin", spin_main, &stop)) {
+	if (!env_thread_create(&t, "balun-spin", spin_main, &runs)) {
+		while (!env_load(&runs))
+			sched_yield();
+		u->move_min = 1;
 		if (!uffd_copy(u, src, buf, len, &done))
-			for (n = 1; n <= CALIBRATE_PAGES; n *= 2) {
-				u->move_min = n;
-				if (time_install(u, dst, buf, src, n, true) <
-				    time_install(u, dst, buf, src, n, false))
-					break;
-			}
-		env_store(&stop, true);
+			while (u->move_min < CALIBRATE_PAGES &&
+			       !move_wins(u, dst, buf, src, u->move_min))
+				u->move_min *= 2;
+		env_store(&runs, 2);
 		env_thread_join(t);
 	}
 	uffd_unregister(u, (uintptr_t)area, (uintptr_t)area + BLOCK);
@@ -123,12 +129,18 @@ static int uffd_attach(struct balun_space *sp, void **ret_e)
 		err = -EBUSY;
 		goto err_pt;
 	}
+	err = maps_open();
+	if (err) {
+		env_reason("/proc/self/pagemap: %s", strerror(-err));
+		goto err_maps;
+	}
 	err = uffd_reader_start(u);
 	if (err)
-		goto err_current;
+		goto err_maps;
 	*ret_e = u;
 	return 0;
-err_current:
+err_maps:
+	maps_close();
 	env_store(&uffd_current, NULL);
 err_pt:
 	softpt_destroy(u->pt);
@@ -176,6 +188,7 @@ static void uffd_detach(void *e)
 		uffd_unregister(u, u->watch.r[i].start, u->watch.r[i].end);
 	env_mutex_unlock(&u->lock);
 	uffd_reader_stop(u);
+	maps_close();
 	frames_fini(u);
 	close(u->caps.fd);
 	softpt_destroy(u->pt);

@@ -52,6 +52,8 @@ struct vma {
 	uint64_t start, end;
 	bool read, write, shared, file, special; /* special: [stack], [vdso], ... */
 };
+int maps_open(void); /* before the others, once; 0 or -errno */
+void maps_close(void);
 /* the mapping that covers @va, or the next one above it: 0; -ENOENT none */
 int maps_query(uint64_t va, struct vma *ret);
 /* writable segments of loaded objects: not on the reader, and without any lock */
@@ -147,6 +149,7 @@ struct uffd {
 	unsigned int npending;
 	uint64_t installed_va, installed_len; /* by the last commit on the reader */
 	void *reader_tp;
+	uint64_t watch_high; /* no watched range ends above; grows only */
 	struct inside inside[INSIDE_SLOTS];
 	unsigned int inside_high;
 };
@@ -156,6 +159,7 @@ extern struct uffd *uffd_current;
 
 /* watch.c: make [va, va + len) watched as far as it can migrate; no lock held */
 void uffd_watch_range(struct uffd *u, uint64_t va, uint64_t len);
+void watch_raise(struct uffd *u, uint64_t end);
 int uffd_register(struct uffd *u, uint64_t start, uint64_t end);
 void uffd_unregister(struct uffd *u, uint64_t start, uint64_t end);
 

@@ -128,6 +128,13 @@ void uffd_unregister(struct uffd *u, uint64_t start, uint64_t end)
 		env_log(2, "unregister 0x%llx: %s", (unsigned long long)start, strerror(errno));
 }
 
+/* before anything below @end can be taken: see touch() in inside.c for the other half */
+void watch_raise(struct uffd *u, uint64_t end)
+{
+	if (end > u->watch_high)
+		__atomic_store_n(&u->watch_high, end, __ATOMIC_SEQ_CST);
+}
+
 /* lock held: the mapping is asked for again here, where no event can have gone unnoticed */
 static void watch_one(struct uffd *u, uint64_t start, uint64_t end)
 {
@@ -136,6 +143,7 @@ static void watch_one(struct uffd *u, uint64_t start, uint64_t end)
 	if (maps_query(start, &v) || v.start > start || v.shared || v.file || v.special)
 		return;
 	end = ENV_MIN(end, v.end);
+	watch_raise(u, end);
 	if (uffd_register(u, start, end))
 		return; /* another context has it, or a kind of memory that cannot be watched */
 	if (watch_add(&u->watch, start, end))

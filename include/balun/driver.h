@@ -66,16 +66,18 @@ struct balun_copy {
 #define BALUN_ACCESS_READ     0
 #define BALUN_ACCESS_WRITE    1
 #define BALUN_ACCESS_ATOMIC   2 /* write, and no CPU may reach the page meanwhile */
-#define BALUN_ACCESS_PREFETCH 3 /* read, best effort: never an error for a page that cannot come */
+#define BALUN_ACCESS_PREFETCH 3 /* read, best effort: never an error for a page that cannot come   \
+				 */
 
-#define BALUN_CAP_MMU	      (1ULL << 0) /* has page tables: map/unmap do real work */
-#define BALUN_CAP_HOST_MEMORY (1ULL << 1) /* device memory is host memory at desc.host_base, from
-					   * balun_mem_alloc(): an engine may move pages into it
-					   * and out of it instead of calling copy */
-#define BALUN_CAP_PEER	      (1ULL << 2) /* peer_addr is there */
-#define BALUN_CAP_ALLOC	      (1ULL << 3) /* alloc and free are there: own memory manager */
-#define BALUN_CAP_TWO_PHASE   (1ULL << 4) /* unmap_begin and unmap_wait are there */
-#define BALUN_CAP_WRAPPER     (1ULL << 5) /* inner is there: wraps another driver */
+#define BALUN_CAP_MMU (1ULL << 0) /* has page tables: map/unmap do real work */
+#define BALUN_CAP_HOST_MEMORY                                                                      \
+	(1ULL << 1)			/* device memory is host memory at desc.host_base, from    \
+					 * balun_mem_alloc(): an engine may move pages into it     \
+					 * and out of it instead of calling copy */
+#define BALUN_CAP_PEER	    (1ULL << 2) /* peer_addr is there */
+#define BALUN_CAP_ALLOC	    (1ULL << 3) /* alloc and free are there: own memory manager */
+#define BALUN_CAP_TWO_PHASE (1ULL << 4) /* unmap_begin and unmap_wait are there */
+#define BALUN_CAP_WRAPPER   (1ULL << 5) /* inner is there: wraps another driver */
 
 /**
  * struct balun_desc - filled by open()
@@ -100,7 +102,8 @@ struct balun_options;
 struct balun_driver {
 	/** @size: R sizeof(struct balun_driver) */
 	size_t size;
-	/** @caps: R all BALUN_CAP_* that a device of this driver may have; equals the ops present */
+	/** @caps: R all BALUN_CAP_* that a device of this driver may have; equals the ops present
+	 */
 	uint64_t caps;
 	/** @name: R the word in a spec: [a-z][a-z0-9_]* */
 	const char *name;
@@ -135,7 +138,8 @@ struct balun_driver {
 	 * copy() returns. Return: 0 and a cookie; -errno nothing of the batch counts as done.
 	 */
 	int (*copy)(void *priv, const struct balun_copy *op, size_t n, uint64_t *ret_cookie);
-	/** @copy_wait: R wait for a batch; once per cookie. Return: 0 all done; -EIO none counts. */
+	/** @copy_wait: R wait for a batch; once per cookie. Return: 0 all done; -EIO none counts.
+	 */
 	int (*copy_wait)(void *priv, uint64_t cookie);
 
 	/** @attach: O a space begins to use the device. May sleep. Return: 0 or -errno */
