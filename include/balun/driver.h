@@ -63,11 +63,12 @@ struct balun_copy {
 	uint32_t dst_kind, src_kind;
 };
 
-#define BALUN_ACCESS_READ     0
-#define BALUN_ACCESS_WRITE    1
-#define BALUN_ACCESS_ATOMIC   2 /* write, and no CPU may reach the page meanwhile */
-#define BALUN_ACCESS_PREFETCH 3 /* read, best effort: never an error for a page that cannot come   \
-				 */
+#define BALUN_ACCESS_READ   0
+#define BALUN_ACCESS_WRITE  1
+#define BALUN_ACCESS_ATOMIC 2 /* write, and no CPU may reach the page meanwhile */
+#define BALUN_ACCESS_PREFETCH                                                                      \
+	3 /* read, best effort: never an error for a page that cannot come                         \
+	   */
 
 #define BALUN_CAP_MMU (1ULL << 0) /* has page tables: map/unmap do real work */
 #define BALUN_CAP_HOST_MEMORY                                                                      \
