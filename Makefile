@@ -21,7 +21,7 @@ ENGINE ?= uffd
 SEED   ?= 1
 N      ?= 100000
 TIME   ?= 60
-MESON_ARGS ?=
+MESON_ARGS ?= --werror
 
 meson_files := meson.build meson_options.txt VERSION \
 	$(wildcard */meson.build */*/meson.build)
