@@ -165,6 +165,9 @@ void core_moved(struct balun_space *sp, uint64_t to, uint64_t len);
  * 0: done or no longer away; -EBUSY in transit elsewhere (its commit wakes); -EAGAIN (held back for
  * a moment: the block thrashes), -ENOMEM, -ENODEV try again; -EIO lost: it has been poisoned */
 int core_cpu_fault(struct balun_space *sp, uint64_t va, bool write);
+/* Called by the thread that serves CPU faults when none is waiting: brings home the next block of a
+ * program that goes through memory in order. false: there is nothing more to do ahead. */
+bool core_cpu_ahead(struct balun_space *sp);
 /* read what a device holds of pages that stay there (for a child after a bare clone()). The engine
  * may hold its lock. 0 or -errno */
 int core_read_device(struct balun_space *sp, unsigned int dev, uint64_t off, void *host,

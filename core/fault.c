@@ -7,6 +7,9 @@
 
 /* how often the faulted page alone is tried again after its copy home failed */
 #define HOME_TRIES 3
+/* from this streak on (the policy's window is the block by then) whole blocks ahead, at most 8 */
+#define AHEAD_STREAK 5
+#define AHEAD_SHIFT  3u
 /* lost races after which a device fault looks and maps under the lock */
 #define FAULT_LOST_MAX 2
 
@@ -447,6 +450,36 @@ static int home_alone(struct balun_space *sp, uint64_t block, unsigned int page)
 	return -EIO;
 }
 
+/*
+ * A streak that has reached whole blocks goes on beyond the block: twice as far each time. The next
+ * fault of the streak is then expected after what was brought ahead.
+ */
+static void plan_ahead(struct balun_space *sp, uint64_t block, uint32_t streak)
+{
+	sp->ahead_va = block + BALUN_BLOCK_SIZE;
+	sp->ahead_blocks =
+		streak < AHEAD_STREAK ? 0 : 1u << ENV_MIN(streak - AHEAD_STREAK, AHEAD_SHIFT);
+}
+
+bool core_cpu_ahead(struct balun_space *sp)
+{
+	struct core_move mv = { .va = sp->ahead_va, .cause = BALUN_CAUSE_PREFETCH };
+	struct balun_counts c = { 0 };
+	struct engine_run r;
+
+	if (!sp->ahead_blocks || !sp->engine->next_away(sp->e, 0, sp->ahead_va, &r) ||
+	    r.va >= sp->ahead_va + BALUN_BLOCK_SIZE || core_thrash_level(sp, sp->ahead_va)) {
+		sp->ahead_blocks = 0;
+		return false;
+	}
+	env_bits_set_range(mv.want, 0, BALUN_BLOCK_PAGES);
+	core_move_block(sp, &mv, &c);
+	sp->ahead_va += BALUN_BLOCK_SIZE;
+	sp->ahead_blocks--;
+	env_store_relaxed(&sp->streak_next[0], sp->ahead_va);
+	return sp->ahead_blocks;
+}
+
 int core_cpu_fault(struct balun_space *sp, uint64_t va, bool write)
 {
 	uint64_t t0 = env_now_ns(), block = va & ~(BALUN_BLOCK_SIZE - 1);
@@ -476,6 +509,7 @@ int core_cpu_fault(struct balun_space *sp, uint64_t va, bool write)
 	memcpy(mv.want, w->answer.fetch, sizeof(mv.want));
 	mv.demand = demand;
 	streak_note(sp, w, 0);
+	plan_ahead(sp, block, w->question.streak);
 	core_work_put(sp, w);
 
 	core_thrash_note(sp, block, false);

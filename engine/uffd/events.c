@@ -22,6 +22,10 @@
 /* an empty page of a watched range brings so much around it along */
 #define ZERO_AROUND (64UL << 10)
 
+/* what a core's way out of its sleep costs on a virtual machine, about */
+#define SPIN_NS	      50000ULL
+#define SPIN_PATIENCE 4
+
 static const struct timespec held_period = { .tv_nsec = 50000 };
 
 bool uffd_on_reader(const struct uffd *u)
@@ -311,12 +315,40 @@ static bool serve_pending(struct uffd *u)
 	return u->npending > 0;
 }
 
+static bool message_waits(const struct uffd *u)
+{
+	struct pollfd p = { .fd = u->caps.fd, .events = POLLIN };
+
+	return poll(&p, 1, 0) > 0;
+}
+
+/*
+ * Waking this thread can cost more than serving the fault (another core must leave its sleep), so
+ * it looks for the next fault for a while before it sleeps. Where that is in vain several times
+ * running, it does so only after every eighth fault.
+ */
+static bool spin(struct uffd *u)
+{
+	uint64_t end = env_now_ns() + SPIN_NS;
+
+	u->spins++;
+	if (u->spins_in_vain >= SPIN_PATIENCE && u->spins % 8)
+		return false;
+	do {
+		if (message_waits(u)) {
+			u->spins_in_vain = 0;
+			return true;
+		}
+	} while (env_now_ns() < end);
+	u->spins_in_vain++;
+	return false;
+}
+
 static void reader_main(void *arg)
 {
 	struct uffd *u = arg;
 	struct pollfd p[2] = { { .fd = u->caps.fd, .events = POLLIN },
 			       { .fd = u->stop_fd, .events = POLLIN } };
-
 	bool held = false;
 
 	env_mutex_lock(&u->lock);
@@ -327,14 +359,14 @@ static void reader_main(void *arg)
 		/* faults that are held back are looked at again every so often */
 		if (ppoll(p, 2, held ? &held_period : NULL, NULL) < 0 && errno != EINTR)
 			env_die("poll", __FILE__, __LINE__);
-		if (p[0].revents) {
-			env_mutex_lock(&u->lock);
-			read_some(u);
-			env_mutex_unlock(&u->lock);
-		} else if (p[1].revents && !held) {
+		if (p[1].revents && !p[0].revents && !held)
 			break;
-		}
-		held = serve_pending(u);
+		do {
+			uffd_drain_events(u);
+			held = serve_pending(u);
+			while (!held && !message_waits(u) && core_cpu_ahead(u->space))
+				;
+		} while (!held && spin(u));
 	}
 }
 

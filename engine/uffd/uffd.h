@@ -147,6 +147,7 @@ struct uffd {
 	/* the reader's own */
 	struct uffd_msg pending[64];
 	unsigned int npending;
+	unsigned int spins, spins_in_vain;
 	uint64_t installed_va, installed_len; /* by the last commit on the reader */
 	void *reader_tp;
 	uint64_t watch_high; /* no watched range ends above; grows only */
