@@ -70,9 +70,9 @@ struct balun_policy {
  * balun_policy_default() - the built-in policy, to fall back on from one's own
  *
  * Stays for accessed-by, read-mostly reads, and blocks that thrash; else fetches: every faulted
- * 64 KiB is completed (not for a CPU that jumps about); then the largest power-of-two subtree around
- * the fault with strictly more than 51 % local or faulted (NVIDIA UVM's prefetch tree); a streak
- * doubles the window from 64 KiB to the whole block (CRIU's lazy-pages).
+ * 64 KiB is completed (not for a CPU that jumps about); then the largest power-of-two subtree
+ * around the fault with strictly more than 51 % local or faulted (NVIDIA UVM's prefetch tree); a
+ * streak doubles the window from 64 KiB to the whole block (CRIU's lazy-pages).
  */
 BALUN_API void balun_policy_default(const struct balun_question *q, struct balun_answer *ret_a);
 
