@@ -142,8 +142,8 @@ static void ref_fetch(const struct balun_question *q, bool *fetch)
 		unit[i / 16] = true;
 	for (i = 0; i < 512; i++) {
 		/* a CPU that jumps about gets what it touched */
-		fetch[i] = q->device || q->streak ? unit[i / 16] :
-						    i >= q->first && i < q->first + q->npages;
+		fetch[i] = q->device || q->streak ? unit[i / 16]
+						  : i >= q->first && i < q->first + q->npages;
 		there[i] = fetch[i] || env_bit(q->local, i);
 	}
 	for (i = 0; i < 32; i++)
