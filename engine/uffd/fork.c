@@ -13,7 +13,8 @@
 
 #include "engine/uffd/uffd.h"
 
-static uint64_t prepare_cookie[8];
+/* between the handlers of one fork, all on one thread */
+static __thread uint64_t prepare_cookie[8];
 
 static void fork_prepare(void)
 {
