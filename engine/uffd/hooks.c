@@ -19,6 +19,9 @@
 
 #include "engine/uffd/uffd.h"
 
+/* ranges in quarantine that are kept apart; with more of them they are joined */
+#define QUARANTINES 32
+
 struct hook {
 	struct uffd *u;
 	struct changing c;
@@ -154,20 +157,35 @@ bool uffd_is_hooked(const struct uffd *u, uint64_t start, uint64_t end)
 /* lock held: a REMOVE event was read. A hook that covers it knows when the call is over. */
 void uffd_quarantine(struct uffd *u, uint64_t start, uint64_t end)
 {
-	struct changing *c;
+	struct changing *c, *last = NULL;
+	unsigned int n = 0;
 	struct env_list *l;
 
 	env_list_for_each (l, &u->changing) {
 		c = env_container_of(l, struct changing, link);
 		if (c->hooked && c->start <= start && end <= c->end)
 			return;
+		if (c->hooked)
+			continue;
+		last = c;
+		if (++n == QUARANTINES || (c->start <= start && end <= c->end))
+			break;
+		last = NULL;
 	}
-	c = env_alloc(sizeof(*c));
-	env_assert(c); /* without it a page could be taken that is about to be discarded */
-	c->start = start;
-	c->end = end;
-	env_list_init(&c->link);
-	env_list_add_tail(&u->changing, &c->link);
+	c = last ? NULL : env_alloc(sizeof(*c));
+	if (c) {
+		c->start = start;
+		c->end = end;
+		env_list_init(&c->link);
+		env_list_add_tail(&u->changing, &c->link);
+		return;
+	}
+	/* once more for all of it: a wider range than needed is only slower. Without any a page
+	 * could be taken that is about to be discarded. */
+	env_assert(last);
+	last->start = ENV_MIN(last->start, start);
+	last->end = ENV_MAX(last->end, end);
+	last->ncleared = 0;
 }
 
 static bool is_cleared(const struct changing *c, int tid)
