@@ -2,7 +2,9 @@
 /* Every kind of memory that a real process has, and system calls into memory that is away. */
 #include "kit.h"
 
+#include <fcntl.h>
 #include <linux/futex.h>
+#include <sched.h>
 #include <semaphore.h>
 #include <stdlib.h>
 #include <sys/mman.h>
@@ -73,6 +75,7 @@ static void heap_large(struct kit *k)
 
 struct stacked {
 	uint64_t va;
+	long tid;
 	sem_t ready, go;
 };
 
@@ -83,6 +86,7 @@ static void *stack_main(void *arg)
 
 	kit_pattern(local, 0, sizeof(local), 2);
 	s->va = (uintptr_t)local;
+	s->tid = syscall(SYS_gettid);
 	sem_post(&s->ready);
 	while (sem_wait(&s->go))
 		;
@@ -93,6 +97,28 @@ static void *stack_main(void *arg)
 		CHECK_EQ(__atomic_load_n(&local[i], __ATOMIC_RELAXED), want);
 	}
 	return NULL;
+}
+
+/* until the kernel says that the thread sleeps: it touches its stack no more */
+static void wait_asleep(long tid)
+{
+	char path[64], buf[256], *p;
+	ssize_t n = 0;
+	int fd;
+
+	snprintf(path, sizeof(path), "/proc/self/task/%ld/stat", tid);
+	for (;;) {
+		fd = open(path, O_RDONLY | O_CLOEXEC);
+		CHECK(fd >= 0);
+		n = read(fd, buf, sizeof(buf) - 1);
+		close(fd);
+		CHECK(n > 0);
+		buf[n] = 0;
+		p = strrchr(buf, ')');
+		if (p && p[1] == ' ' && p[2] == 'S')
+			return;
+		sched_yield();
+	}
 }
 
 /* the stack of another thread, asleep meanwhile */
@@ -109,6 +135,7 @@ static void stack(struct kit *k)
 	t = kit_thread(stack_main, s);
 	while (sem_wait(&s->ready))
 		;
+	wait_asleep(s->tid);
 	kit_migrate(k, s->va, bytes, k->dev);
 	CHECK(kit_resident(k, s->va, bytes, k->dev) > 0);
 	dev_verify(k->dev, s->va, bytes, 2);
