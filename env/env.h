@@ -26,8 +26,7 @@
 #include <string.h>
 #include <pthread.h>
 
-/* memory: zeroed; NULL when there is none. env_free(NULL) is fine. Any context, may lock briefly.
- */
+/* memory: zeroed; NULL when there is none. env_free(NULL) is fine. May lock briefly. */
 void *env_alloc(size_t size);
 void env_free(void *p);
 /* page-aligned, zero-filled on first touch, not populated; env_pages_free needs the same size */

@@ -63,22 +63,24 @@ struct balun_copy {
 	uint32_t dst_kind, src_kind;
 };
 
-#define BALUN_ACCESS_READ   0
-#define BALUN_ACCESS_WRITE  1
-#define BALUN_ACCESS_ATOMIC 2 /* write, and no CPU may reach the page meanwhile */
-#define BALUN_ACCESS_PREFETCH                                                                      \
-	3 /* read, best effort: never an error for a page that cannot come                         \
-	   */
+#define BALUN_ACCESS_READ     0
+#define BALUN_ACCESS_WRITE    1
+#define BALUN_ACCESS_ATOMIC   2 /* write, and no CPU may reach the page meanwhile */
+#define BALUN_ACCESS_PREFETCH 3 /* read, best effort: a page that cannot come is no error */
 
-#define BALUN_CAP_MMU (1ULL << 0) /* has page tables: map/unmap do real work */
-#define BALUN_CAP_HOST_MEMORY                                                                      \
-	(1ULL << 1)			/* device memory is host memory at desc.host_base, from    \
-					 * balun_mem_alloc(): an engine may move pages into it     \
-					 * and out of it instead of calling copy */
-#define BALUN_CAP_PEER	    (1ULL << 2) /* peer_addr is there */
-#define BALUN_CAP_ALLOC	    (1ULL << 3) /* alloc and free are there: own memory manager */
-#define BALUN_CAP_TWO_PHASE (1ULL << 4) /* unmap_begin and unmap_wait are there */
-#define BALUN_CAP_WRAPPER   (1ULL << 5) /* inner is there: wraps another driver */
+/*
+ * Capabilities. MMU: has page tables, map and unmap do real work. HOST_MEMORY: device memory is
+ * host memory at desc.host_base, from balun_mem_alloc(); an engine may move pages into it and out
+ * of it instead of calling copy. PEER: peer_addr is there. ALLOC: alloc and free are there, an own
+ * memory manager. TWO_PHASE: unmap_begin and unmap_wait are there. WRAPPER: inner is there, wraps
+ * another driver.
+ */
+#define BALUN_CAP_MMU	      (1ULL << 0)
+#define BALUN_CAP_HOST_MEMORY (1ULL << 1)
+#define BALUN_CAP_PEER	      (1ULL << 2)
+#define BALUN_CAP_ALLOC	      (1ULL << 3)
+#define BALUN_CAP_TWO_PHASE   (1ULL << 4)
+#define BALUN_CAP_WRAPPER     (1ULL << 5)
 
 /**
  * struct balun_desc - filled by open()

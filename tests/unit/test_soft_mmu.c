@@ -192,7 +192,7 @@ static void wild_addresses(void **state)
 #define DEAD   0xdeaddeaddeaddeadULL
 
 static bool stop;
-static uint64_t stale, reads;
+static uint64_t running, stale, reads;
 
 /* page 0 is read and page 1 written all the time; what is read must never be DEAD */
 static void hammer(struct soft_worker *w, uint64_t arg)
@@ -200,6 +200,7 @@ static void hammer(struct soft_worker *w, uint64_t arg)
 	uint64_t n = 0, i;
 
 	(void)arg;
+	env_add(&running, 1);
 	while (!env_load(&stop)) {
 		for (i = 0; i < PG; i += 512) {
 			if (soft_load_u64(w, VA + i) == DEAD)
@@ -241,11 +242,13 @@ static void flush_while_running(void **state)
 	(void)state;
 	fake_begin(2);
 	stop = false;
-	stale = reads = 0;
+	running = stale = reads = 0;
 	fake_map(0, 1, BALUN_KIND_LOCAL, at[0] * PG, 3);
 	fake_map(1, 1, BALUN_KIND_LOCAL, at[1] * PG, 3);
 	fake.rule[0] = fake.rule[1] = MAPPED_BY_TEST;
 	assert_int_equal(balun_soft_launch(&fake.dev, hammer, 0, 0, &fence), 0);
+	while (env_load(&running) < 2)
+		env_yield();
 	for (i = 0; i < 4000; i++) {
 		unsigned int page = i % 2, to = 8 + 8 * page + i / 2 % FRAMES;
 
