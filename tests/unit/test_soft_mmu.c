@@ -201,13 +201,13 @@ static void hammer(struct soft_worker *w, uint64_t arg)
 
 	(void)arg;
 	env_add(&running, 1);
-	while (!env_load(&stop)) {
+	do {
 		for (i = 0; i < PG; i += 512) {
 			if (soft_load_u64(w, VA + i) == DEAD)
 				env_add(&stale, 1);
 			soft_store_u64(w, VA + PG + i + w->index * 8, n++);
 		}
-	}
+	} while (!env_load(&stop));
 	env_add(&reads, n);
 }
 
