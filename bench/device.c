@@ -7,71 +7,92 @@
 #include "balun/soft.h"
 #include "bench/bench.h"
 
-#define STREAM_BYTES (8 * MIB)
-#define PASSES	     8
-#define STEP	     64
-#define WORDS	     (STEP / sizeof(uint64_t))
+/* 16 bytes, the vector that every x86-64 and arm64 has; a burst is what one access reads */
+typedef uint64_t vec __attribute__((vector_size(16), may_alias));
+
+#define BURST	     8
+#define PLAIN_UNROLL 16
+#define SUMS	     4
+
+/* What is read, and how often per launch: more than caches hold, and what they do hold. */
+enum {
+	MEMORY,
+	CACHED,
+	NR_SIZES
+};
+
+static const struct {
+	uint64_t bytes;
+	int passes;
+} size[NR_SIZES] = { { 128 * MIB, 1 }, { 8 * MIB, 8 } };
 
 /* What the functions on the device read and write, and where. Static: it stays at home. */
 static struct stream_job {
-	uint64_t addr, sum;
+	uint64_t bytes, sum;
+	int passes;
 	double ns;
 } job;
 
-static uint64_t add(const uint64_t *w)
-{
-	uint64_t sum = 0;
-	size_t i;
-
-	for (i = 0; i < WORDS; i++)
-		sum += w[i];
-	return sum;
-}
+static struct {
+	double mmu, plain; /* ns per page, the best so far */
+	uint64_t sum;
+} cached;
 
 /*
  * Both are launched on a worker of the device, so that all but the access is the same: time is
  * taken inside. The job is a register file to them: results go out through a plain pointer.
  */
+static void stream_done(double t0, vec sum)
+{
+	job.ns = bench_now_ns() - t0;
+	job.sum = sum[0] + sum[1];
+}
+
 static void stream_mmu(struct soft_worker *w, uint64_t arg)
 {
 	double t0 = bench_now_ns();
-	uint64_t sum = 0, buf[WORDS], at;
-	int pass;
+	uint64_t at, end = arg + job.bytes;
+	vec buf[BURST], sum[SUMS] = { { 0 } };
+	int pass, passes = job.passes, i;
 
-	for (pass = 0; pass < PASSES; pass++) {
-		for (at = arg; at < arg + STREAM_BYTES; at += STEP) {
-			soft_read(w, at, buf, STEP);
-			sum += add(buf);
+	for (pass = 0; pass < passes; pass++) {
+		for (at = arg; at < end; at += sizeof(buf)) {
+			soft_read(w, at, buf, sizeof(buf));
+#pragma GCC unroll 16
+			for (i = 0; i < BURST; i++)
+				sum[i % SUMS] += buf[i];
 		}
 	}
-	job.ns = bench_now_ns() - t0;
-	job.sum = sum;
+	stream_done(t0, sum[0] + sum[1] + sum[2] + sum[3]);
 }
 
+/* adds straight from memory, and does more at once: what is fastest without an MMU */
 static void stream_plain(struct soft_worker *w, uint64_t arg)
 {
 	double t0 = bench_now_ns();
-	uint64_t sum = 0, buf[WORDS], at;
-	int pass;
+	const vec *p, *end = (const vec *)(uintptr_t)(arg + job.bytes);
+	vec sum[SUMS] = { { 0 } };
+	int pass, passes = job.passes, i;
 
 	(void)w;
-	for (pass = 0; pass < PASSES; pass++) {
-		for (at = arg; at < arg + STREAM_BYTES; at += STEP) {
-			memcpy(buf, (const void *)(uintptr_t)at, STEP);
-			sum += add(buf);
+	for (pass = 0; pass < passes; pass++) {
+		for (p = (const vec *)(uintptr_t)arg; p < end; p += PLAIN_UNROLL) {
+#pragma GCC unroll 16
+			for (i = 0; i < PLAIN_UNROLL; i++)
+				sum[i % SUMS] += p[i];
 		}
 		/* each pass reads again */
 		__asm__ volatile("" : : : "memory");
 	}
-	job.ns = bench_now_ns() - t0;
-	job.sum = sum;
+	stream_done(t0, sum[0] + sum[1] + sum[2] + sum[3]);
 }
 
 static int stream_setup(struct bench_run *run)
 {
-	int err = bench_begin(run, "soft:mem=64M,workers=1", NULL);
+	int err = bench_begin(run, "soft:mem=192M,workers=1", NULL);
 
-	run->len = STREAM_BYTES;
+	memset(&cached, 0, sizeof(cached));
+	run->len = size[MEMORY].bytes;
 	if (!err)
 		err = bench_map(run, run->len, true, &run->mem);
 	if (!err)
@@ -85,33 +106,56 @@ static void stream_teardown(struct bench_run *run)
 	bench_unmap(run->raw_mem, run->len);
 }
 
-static int stream(struct bench_run *run, soft_fn fn, const char *mem, double *ret)
+/* @sum: 0 before the first time, then what both must find */
+static int stream_one(struct bench_run *run, soft_fn fn, const char *mem, int which, uint64_t *sum,
+		      double *ret_ns)
 {
 	uint64_t fence;
-	int err = balun_soft_launch(run->dev[0], fn, (uintptr_t)mem, 1, &fence);
+	int err;
 
+	job.bytes = size[which].bytes;
+	job.passes = size[which].passes;
+	err = balun_soft_launch(run->dev[0], fn, (uintptr_t)mem, 1, &fence);
 	if (!err)
 		err = balun_soft_wait(run->dev[0], fence, NULL);
 	if (err)
 		return bench_fail(run, err, "launch: %s", balun_reason());
-	if (!run->priv) {
-		run->priv = run;
-		run->seed = (unsigned int)job.sum;
-	}
-	if ((unsigned int)job.sum != run->seed)
+	if (!*sum)
+		*sum = job.sum;
+	if (job.sum != *sum)
 		return bench_fail(run, -EILSEQ, "the device read something else");
-	*ret = job.ns / (STREAM_BYTES / BALUN_PAGE_SIZE) / PASSES;
+	*ret_ns = job.ns / (size[which].bytes / BALUN_PAGE_SIZE) / size[which].passes;
+	return 0;
+}
+
+/* what is reported, and the same in the caches for the detail */
+static int stream(struct bench_run *run, soft_fn fn, const char *mem, double *best, double *ret)
+{
+	static uint64_t sum;
+	double ns;
+	int err = stream_one(run, fn, mem, CACHED, &cached.sum, &ns);
+
+	if (!err)
+		err = stream_one(run, fn, mem, MEMORY, &sum, ret);
+	if (err)
+		return err;
+	if (!*best || ns < *best)
+		*best = ns;
+	if (cached.mmu > 0 && cached.plain > 0)
+		snprintf(run->detail, sizeof(run->detail),
+			 "8 MiB in the caches, best of each: %.1f against %.1f ns/page, ratio %.3f",
+			 cached.mmu, cached.plain, cached.mmu / cached.plain);
 	return 0;
 }
 
 static int stream_mmu_ns(struct bench_run *run, double *ret)
 {
-	return stream(run, stream_mmu, run->mem, ret);
+	return stream(run, stream_mmu, run->mem, &cached.mmu, ret);
 }
 
 static int stream_plain_ns(struct bench_run *run, double *ret)
 {
-	return stream(run, stream_plain, run->raw_mem, ret);
+	return stream(run, stream_plain, run->raw_mem, &cached.plain, ret);
 }
 
 const struct bench bench_device_stream = {

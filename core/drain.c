@@ -3,7 +3,7 @@
 #include "core/core.h"
 
 /* how often a page that a device will not give back is asked for, alone, before it is lost */
-#define HOME_TRIES 3
+#define HOME_TRIES 16
 #define NOMEM_WAIT 1000000ULL
 
 /*

@@ -6,7 +6,7 @@
 #include "core/core.h"
 
 /* how often the faulted page alone is tried again after its copy home failed */
-#define HOME_TRIES 3
+#define HOME_TRIES 16
 /* from this streak on (the policy's window is the block by then) whole blocks ahead, at most 8 */
 #define AHEAD_STREAK 5
 #define AHEAD_SHIFT  3u

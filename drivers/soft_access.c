@@ -275,7 +275,12 @@ static void __attribute__((noreturn)) trap(struct soft_thread *t, uint64_t va, i
 	__builtin_longjmp(t->trap, 1);
 }
 
-/* an access inside one page */
+/*
+ * An access inside one page. A fault that says -EBUSY is replayed without a bound, on purpose: a
+ * page that others move at this moment is like a cache line that other CPUs fight for, and the
+ * function has no other way to go on. Each replay is a whole round of the fault queue, not a spin;
+ * closing the device cancels the command and so ends it.
+ */
 static void access_page(struct soft_thread *t, uint64_t va, void *buf, unsigned int len,
 			unsigned int op)
 {
@@ -306,7 +311,7 @@ static void access_page(struct soft_thread *t, uint64_t va, void *buf, unsigned 
 		err = fault_wait(t, va, access);
 		if (err == -EOPNOTSUPP && access == BALUN_ACCESS_ATOMIC)
 			access = BALUN_ACCESS_WRITE; /* cannot migrate: atomic on the bus */
-		else if (err && err != -EBUSY)	     /* busy: replay, like any other */
+		else if (err && err != -EBUSY)
 			trap(t, va, err);
 	}
 }

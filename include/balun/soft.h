@@ -10,6 +10,10 @@
  *
  * An access that cannot be made (nothing mapped, no permission, device closing) ends the function
  * on that worker; the fence then reports the first such error and its address.
+ *
+ * A page that others hold for a moment (-EBUSY of the fault) is none of these: the access is
+ * replayed until it succeeds, as an access of a CPU waits for its cache line. There is no bound on
+ * the number of replays; closing the device ends them.
  */
 #ifndef BALUN_SOFT_H
 #define BALUN_SOFT_H
@@ -124,34 +128,34 @@ static inline int soft_match_(const uint64_t *tag, uint64_t va, unsigned int len
 				1);
 }
 
-/* 64 bytes that alias anything, at any alignment */
-struct soft_line_ {
-	uint64_t v[8];
-} __attribute__((packed, may_alias));
-
-/* memcpy that leaves a line in registers where the compiler's own goes through the stack */
-static inline void soft_move_(void *dst, const void *src, unsigned int len)
-{
-	if (__builtin_constant_p(len) && len == sizeof(struct soft_line_)) {
-		const struct soft_line_ *s = (const struct soft_line_ *)src;
-		struct soft_line_ *d = (struct soft_line_ *)dst;
-
-		d->v[0] = s->v[0];
-		d->v[1] = s->v[1];
-		d->v[2] = s->v[2];
-		d->v[3] = s->v[3];
-		d->v[4] = s->v[4];
-		d->v[5] = s->v[5];
-		d->v[6] = s->v[6];
-		d->v[7] = s->v[7];
-	} else {
-		memcpy(dst, src, len);
-	}
-}
-
 #define SOFT_SMALL_ 256
 
-/** soft_read() - load @len bytes (a constant of at most 256 is fastest) into a local buffer */
+/* 16 bytes that alias anything, at any alignment */
+typedef uint64_t soft_vec_ __attribute__((vector_size(16), aligned(1), may_alias));
+
+/* memcpy that leaves a burst in vector registers where the compiler's own goes through the stack */
+static inline __attribute__((always_inline)) void soft_move_(void *dst, const void *src,
+							     unsigned int len)
+{
+	const soft_vec_ *s = (const soft_vec_ *)src;
+	soft_vec_ *d = (soft_vec_ *)dst;
+	unsigned int i;
+
+	if (!__builtin_constant_p(len) || len > SOFT_SMALL_ || len % sizeof(*d)) {
+		memcpy(dst, src, len);
+		return;
+	}
+#pragma GCC unroll 16
+	for (i = 0; i < len / sizeof(*d); i++)
+		d[i] = s[i];
+}
+
+/**
+ * soft_read() - load @len bytes into a local buffer
+ *
+ * One look into the TLB serves all @len bytes inside a page: read in bursts. Fastest is a constant
+ * multiple of 16 up to 256, and 128 into an array of 16-byte vectors stays in vector registers.
+ */
 static inline void soft_read(struct soft_worker *w, uint64_t va, void *buf, unsigned int len)
 {
 	struct soft_tlb *t = soft_begin_(w, va, 0);

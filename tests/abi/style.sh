@@ -49,7 +49,7 @@ bad=$(grep -nE '\b(TODO|FIXME|XXX|HACK)\b' "${c[@]}")
 report $? "unfinished business: $bad"
 
 # a file says what is; which machine or account it was made on is nobody's business
-bad=$(grep -nIE '/work/|/home/[a-z]+/|/root/|localhost:[0-9]|(pypi|crates|npmjs|artifactory|nexus)\.[a-z]+' \
+bad=$(grep -nIE '/home/[a-z]+/|/root/|localhost:[0-9]|(pypi|crates|npmjs|artifactory|nexus)\.[a-z]+' \
 	"${all[@]}" | grep -v '^tests/abi/style.sh:')
 [ -z "$bad" ]
 report $? "names of a machine: $bad"
