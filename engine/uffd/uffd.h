@@ -2,11 +2,17 @@
 /**
  * DOC: uffd.h - the userfaultfd engine: one context per space, and what it knows
  *
- * uffd.c     the ops table; attach and detach      probe.c   may we, and what can this kernel do
- * maps.c     what the kernel says of a mapping     watch.c   which ranges are watched
- * frames.c   host pages handed round               collect.c pages leave the program's memory
- * commit.c   and come back                         events.c  the thread that reads the context
- * inside.c   threads inside Balun keep their stack hooks.c   memory calls seen before they happen
+ * uffd.c     the ops table; attach and detach
+ * probe.c    may we, and what can this kernel do
+ * maps.c     what the kernel says of a mapping
+ * watch.c    which ranges are watched
+ * frames.c   host pages handed round
+ * transit.c  pages between collect and commit; the kernel's calls
+ * collect.c  pages leave the program's memory
+ * commit.c   and come back
+ * events.c   the thread that reads the context
+ * inside.c   threads inside Balun keep their stack
+ * hooks.c    memory calls seen before they happen
  * fork.c     a child gets every byte
  *
  * u->lock is the engine's lock. It is held
@@ -187,6 +193,8 @@ void uffd_wake(struct uffd *u, uint64_t va, uint64_t len);
 void uffd_protect(struct uffd *u, uint64_t va, uint64_t len, bool on);
 /* lock held on entry and exit; lets pending events be handled meanwhile */
 void uffd_yield_to_events(struct uffd *u);
+/* lock held: a transit for the batch, or NULL: no memory */
+struct transit *transit_begin(struct uffd *u, struct engine_batch *b);
 /* where page @va of a transit is now: false: dropped */
 bool transit_locate(const struct transit *t, uint64_t *va);
 void transit_log(struct uffd *u, uint64_t start, uint64_t end, uint64_t to, bool remap);

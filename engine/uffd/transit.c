@@ -1,0 +1,161 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
+/*
+ * The calls of userfaultfd with their partial results, and transits: the pages between collect and
+ * commit, with the log of what the program did to them meanwhile.
+ */
+#include <sched.h>
+#include <sys/ioctl.h>
+
+#include "engine/uffd/uffd.h"
+
+int uffd_move(struct uffd *u, uint64_t dst, uint64_t src, uint64_t len, uint64_t *ret_done)
+{
+	struct uffdio_move m = { .dst = dst, .src = src, .len = len };
+
+	*ret_done = 0;
+	while (*ret_done < len) {
+		m.dst = dst + *ret_done;
+		m.src = src + *ret_done;
+		m.len = len - *ret_done;
+		m.move = 0;
+		if (!ioctl(u->caps.fd, UFFDIO_MOVE, &m)) {
+			*ret_done = len;
+			break;
+		}
+		if (m.move <= 0)
+			return -errno;
+		*ret_done += m.move;
+	}
+	return 0;
+}
+
+int uffd_copy(struct uffd *u, uint64_t dst, const void *src, uint64_t len, uint64_t *ret_done)
+{
+	*ret_done = 0;
+	while (*ret_done < len) {
+		struct uffdio_copy c = { .dst = dst + *ret_done,
+					 .src = (uintptr_t)src + *ret_done,
+					 .len = len - *ret_done };
+
+		if (!ioctl(u->caps.fd, UFFDIO_COPY, &c)) {
+			*ret_done = len;
+			break;
+		}
+		if (c.copy <= 0)
+			return -errno;
+		*ret_done += c.copy;
+	}
+	return 0;
+}
+
+void uffd_wake(struct uffd *u, uint64_t va, uint64_t len)
+{
+	struct uffdio_range r = { .start = va, .len = len };
+
+	ioctl(u->caps.fd, UFFDIO_WAKE, &r); /* fails where nothing is registered: nobody waits */
+}
+
+/* Parts of the range may be gone or never have been registered: then the whole call fails, and it
+ * is done page by page. Switching off wakes who waits. */
+void uffd_protect(struct uffd *u, uint64_t va, uint64_t len, bool on)
+{
+	struct uffdio_writeprotect p = {
+		.range = { .start = va, .len = len },
+		.mode = on ? UFFDIO_WRITEPROTECT_MODE_WP : 0,
+	};
+	uint64_t a;
+
+	while (ioctl(u->caps.fd, UFFDIO_WRITEPROTECT, &p)) {
+		if (errno == EAGAIN) {
+			uffd_yield_to_events(u);
+			continue;
+		}
+		for (a = va; len > PAGE && a < va + len; a += PAGE)
+			uffd_protect(u, a, PAGE, on);
+		return;
+	}
+}
+
+/*
+ * The kernel refuses with EAGAIN from the moment a memory call has begun until its thread has run
+ * again after the event was read. The reader drains itself; others let it and that thread run.
+ */
+void uffd_yield_to_events(struct uffd *u)
+{
+	env_assert_held(&u->lock);
+	env_mutex_unlock(&u->lock);
+	if (uffd_on_reader(u))
+		uffd_drain_events(u);
+	sched_yield();
+	env_mutex_lock(&u->lock);
+}
+
+/* ---- transits ---- */
+
+struct transit *transit_begin(struct uffd *u, struct engine_batch *b)
+{
+	struct transit *t = u->free_transits;
+
+	env_assert_held(&u->lock);
+	if (t)
+		u->free_transits = t->next;
+	else
+		t = env_alloc(sizeof(*t));
+	if (!t)
+		return NULL;
+	t->b = b;
+	t->slot = NULL;
+	t->base = 0;
+	t->waiters = t->copied = false;
+	t->nevents = 0;
+	if (!t->event) {
+		t->event = t->first;
+		t->room = sizeof(t->first) / sizeof(t->first[0]);
+	}
+	env_list_init(&t->link);
+	env_list_add_tail(&u->transits, &t->link);
+	b->engine = t;
+	return t;
+}
+
+/* follow a page of the block through what happened since it was taken */
+bool transit_locate(const struct transit *t, uint64_t *va)
+{
+	unsigned int i;
+
+	for (i = 0; i < t->nevents; i++) {
+		const struct transit_event *e = &t->event[i];
+
+		if (*va < e->start || *va >= e->end)
+			continue;
+		if (!e->remap)
+			return false;
+		*va = e->to + (*va - e->start);
+	}
+	return true;
+}
+
+static void log_one(struct transit *t, const struct transit_event *e)
+{
+	if (t->nevents == t->room) {
+		struct transit_event *n = env_alloc(2 * t->room * sizeof(*n));
+
+		env_assert(n); /* forgetting an event would bring back dropped data */
+		memcpy(n, t->event, t->nevents * sizeof(*n));
+		if (t->event != t->first)
+			env_free(t->event);
+		t->event = n;
+		t->room *= 2;
+	}
+	t->event[t->nevents++] = *e;
+}
+
+void transit_log(struct uffd *u, uint64_t start, uint64_t end, uint64_t to, bool remap)
+{
+	struct transit_event e = { start, end, to, remap };
+	struct env_list *l;
+
+	env_assert_held(&u->lock);
+	env_list_for_each (l, &u->transits)
+		log_one(env_container_of(l, struct transit, link), &e);
+}
