@@ -105,7 +105,8 @@ struct balun_space {
 	 * relaxed accesses */
 	uint64_t streak_next[CORE_DEVICE_SLOTS];
 	uint32_t streak[CORE_DEVICE_SLOTS];
-	/* read-ahead for a CPU that goes through memory in order: only the serving thread's */
+	/* read-ahead for a CPU that goes through memory in order: hints, racy
+	 * relaxed accesses */
 	uint64_t ahead_va;
 	uint32_t ahead_blocks;
 	struct balun_stats stats; /* relaxed atomic adds */

@@ -463,21 +463,24 @@ static void plan_ahead(struct balun_space *sp, uint64_t block, uint32_t streak)
 
 bool core_cpu_ahead(struct balun_space *sp)
 {
-	struct core_move mv = { .va = sp->ahead_va, .cause = BALUN_CAUSE_PREFETCH };
+	uint32_t left = env_load_relaxed(&sp->ahead_blocks);
+	struct core_move mv = { .va = env_load_relaxed(&sp->ahead_va),
+				.cause = BALUN_CAUSE_PREFETCH };
 	struct balun_counts c = { 0 };
 	struct engine_run r;
 
-	if (!sp->ahead_blocks || !sp->engine->next_away(sp->e, 0, sp->ahead_va, &r) ||
-	    r.va >= sp->ahead_va + BALUN_BLOCK_SIZE || core_thrash_level(sp, sp->ahead_va)) {
-		sp->ahead_blocks = 0;
+	if (!left || !sp->engine->next_away(sp->e, 0, mv.va, &r) ||
+	    r.va >= mv.va + BALUN_BLOCK_SIZE || core_thrash_level(sp, mv.va)) {
+		env_store_relaxed(&sp->ahead_blocks, 0);
 		return false;
 	}
 	env_bits_set_range(mv.want, 0, BALUN_BLOCK_PAGES);
 	core_move_block(sp, &mv, &c);
-	sp->ahead_va += BALUN_BLOCK_SIZE;
-	sp->ahead_blocks--;
-	env_store_relaxed(&sp->streak_next[0], sp->ahead_va);
-	return sp->ahead_blocks;
+	mv.va += BALUN_BLOCK_SIZE;
+	env_store_relaxed(&sp->ahead_va, mv.va);
+	env_store_relaxed(&sp->ahead_blocks, left - 1);
+	env_store_relaxed(&sp->streak_next[0], mv.va);
+	return left > 1;
 }
 
 int core_cpu_fault(struct balun_space *sp, uint64_t va, bool write)
