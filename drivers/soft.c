@@ -257,6 +257,8 @@ static int soft_open(struct balun_device *dev, const struct balun_options *opt,
 	s->mem = env_pages_alloc(mem);
 	if (!s->mem)
 		goto err_free_workers;
+	/* the host's own TLB misses would be the price of every page that a worker reads */
+	env_pages_huge(s->mem, mem);
 	soft_init(s);
 	*ret_desc = (struct balun_desc){ .mem_bytes = mem, .caps = balun_soft_driver.caps };
 	*ret_priv = s;

@@ -32,6 +32,8 @@ void env_free(void *p);
 /* page-aligned, zero-filled on first touch, not populated; env_pages_free needs the same size */
 void *env_pages_alloc(size_t bytes);
 void env_pages_free(void *p, size_t bytes);
+/* a hint: these pages will be read and written densely, and never move to another address */
+void env_pages_huge(void *p, size_t bytes);
 /* whether [addr, addr + len) touches memory of the arena, pages or thread stacks of env */
 bool env_owns(uint64_t addr, uint64_t len);
 /* bytes that env_alloc hands out now (for metadata_bytes) */

@@ -566,6 +566,12 @@ void *env_pages_alloc(size_t bytes)
 	return p;
 }
 
+/* as a hint: a kernel without huge pages may refuse */
+void env_pages_huge(void *p, size_t bytes)
+{
+	syscall(SYS_madvise, p, bytes, MADV_HUGEPAGE);
+}
+
 /*
  * Without the lock while it unmaps: the range may be registered with userfaultfd, and then munmap()
  * waits for the service thread, which may allocate.

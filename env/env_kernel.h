@@ -35,6 +35,10 @@ void *env_alloc(size_t size);
 void env_free(void *p);
 void *env_pages_alloc(size_t bytes);
 void env_pages_free(void *p, size_t bytes);
+/* vmalloc() decides itself */
+static inline void env_pages_huge(void *p, size_t bytes)
+{
+}
 size_t env_alloc_bytes(void);
 void env_fail_alloc(uint64_t nth);
 /* kernel memory is in no program's address space */

@@ -121,6 +121,12 @@ void *env_pages_alloc(size_t bytes)
 	return p;
 }
 
+void env_pages_huge(void *p, size_t bytes)
+{
+	(void)p;
+	(void)bytes;
+}
+
 void env_pages_free(void *p, size_t bytes)
 {
 	struct env_list *head[] = { &inside, &outside }, *pos;

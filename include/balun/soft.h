@@ -154,7 +154,8 @@ static inline __attribute__((always_inline)) void soft_move_(void *dst, const vo
  * soft_read() - load @len bytes into a local buffer
  *
  * One look into the TLB serves all @len bytes inside a page: read in bursts. Fastest is a constant
- * multiple of 16 up to 256, and 128 into an array of 16-byte vectors stays in vector registers.
+ * multiple of 16 up to 256: into an array of 16-byte vectors, 128 bytes (with gcc 256) stay in
+ * registers.
  */
 static inline void soft_read(struct soft_worker *w, uint64_t va, void *buf, unsigned int len)
 {
