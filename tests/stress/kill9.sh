@@ -11,7 +11,7 @@ tmp=$(mktemp -d)
 trap 'rm -rf "$tmp"' EXIT
 
 files() {
-	find /dev/shm /tmp /var/tmp -xdev -newer "$tmp/stamp" -name '*balun*' 2>/dev/null
+	find /dev/shm /tmp /var/tmp -maxdepth 1 ! -type d -newer "$tmp/stamp" -name '*balun*' 2>/dev/null
 }
 touch "$tmp/stamp"
 available() {
