@@ -176,6 +176,15 @@ static int slot_find(struct balun_space *sp)
 	return -ENOSPC;
 }
 
+/* Readers hold move_lock (core_device_get()), a stripe's lock, or a migration that uses the device.
+ */
+static void device_publish(struct balun_space *sp, unsigned int id, struct balun_device *dev)
+{
+	env_mutex_lock(&sp->move_lock);
+	env_store(&sp->device[id], dev);
+	env_mutex_unlock(&sp->move_lock);
+}
+
 /* memory, power, the space, the engine; then the device is there for everybody */
 static int device_start(struct balun_space *sp, struct balun_device *dev)
 {
@@ -195,7 +204,7 @@ static int device_start(struct balun_space *sp, struct balun_device *dev)
 	err = sp->engine->device_attach(sp->e, dev->id, &dev->desc);
 	if (err)
 		goto err_attach;
-	env_store(&sp->device[dev->id], dev);
+	device_publish(sp, dev->id, dev);
 	return 0;
 err_attach:
 	dev->ops.gone(dev->priv, sp);
@@ -255,7 +264,7 @@ static void device_unpublish(struct balun_space *sp, struct balun_device *dev)
 		env_mutex_unlock(&sp->stripe[i].lock);
 	}
 	core_moves_synchronize(sp);
-	env_store(&sp->device[dev->id], NULL);
+	device_publish(sp, dev->id, NULL);
 	for (i = 0; i < CORE_STRIPES; i++) {
 		env_mutex_lock(&sp->stripe[i].lock);
 		env_mutex_unlock(&sp->stripe[i].lock);
