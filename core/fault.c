@@ -456,9 +456,11 @@ static int home_alone(struct balun_space *sp, uint64_t block, unsigned int page)
  */
 static void plan_ahead(struct balun_space *sp, uint64_t block, uint32_t streak)
 {
-	sp->ahead_va = block + BALUN_BLOCK_SIZE;
-	sp->ahead_blocks =
+	uint32_t blocks =
 		streak < AHEAD_STREAK ? 0 : 1u << ENV_MIN(streak - AHEAD_STREAK, AHEAD_SHIFT);
+
+	env_store_relaxed(&sp->ahead_va, block + BALUN_BLOCK_SIZE);
+	env_store_relaxed(&sp->ahead_blocks, blocks);
 }
 
 bool core_cpu_ahead(struct balun_space *sp)
