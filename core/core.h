@@ -73,7 +73,7 @@ struct core_prefetch;
 
 /* recent moves of a block (hash slot; hints only: racy relaxed accesses) */
 struct core_thrash {
-	uint64_t block, last_ns, stay_until_ns, held_ns;
+	uint64_t block, last_ns, stay_until_ns;
 	uint32_t count;
 	bool to_device;
 };

@@ -3,19 +3,16 @@
  * Thrashing: a block that goes to and fro. Three moves between processors, each within the window
  * of the one before, and the block stays where it is for 150 ms; one quiet second resets (NVIDIA
  * UVM's constants). The window is 500 us or four times the mean CPU fault of this machine, so it
- * grows on a slow one and shrinks again. While a block thrashes, a CPU fault is held back for
- * 100 us after a device has fetched it, and no longer however often devices fetch again, so that
- * the device gets to use what it fetched (UVM throttles CPU faults alike). Slots are hashed and
- * racy: they are hints.
+ * grows on a slow one and shrinks again. While a block thrashes, a CPU fault is held back for one
+ * window after a device has fetched it, so that the device gets to use what it fetched (UVM
+ * throttles CPU faults alike). Slots are hashed and racy: they are hints.
  */
 #include "core/core.h"
 
-#define THRASH_MOVES	     3
-#define THRASH_WINDOW_NS     500000ULL
-#define THRASH_WINDOW_MAX_NS 5000000ULL
-#define THRASH_HOLD_NS	     100000ULL
-#define THRASH_STAY_NS	     150000000ULL
-#define THRASH_QUIET_NS	     1000000000ULL
+#define THRASH_MOVES	 3
+#define THRASH_WINDOW_NS 500000ULL
+#define THRASH_STAY_NS	 150000000ULL
+#define THRASH_QUIET_NS	 1000000000ULL
 
 static struct core_thrash *slot(struct balun_space *sp, uint64_t block)
 {
@@ -27,7 +24,7 @@ static uint64_t window(struct balun_space *sp)
 	uint64_t n = env_load_relaxed(&sp->stats.cpu_fault.count);
 	uint64_t sum = env_load_relaxed(&sp->stats.cpu_fault.sum_ns);
 
-	return ENV_MIN(THRASH_WINDOW_MAX_NS, ENV_MAX(THRASH_WINDOW_NS, n ? 4 * (sum / n) : 0));
+	return ENV_MAX(THRASH_WINDOW_NS, n ? 4 * (sum / n) : 0);
 }
 
 void core_thrash_note(struct balun_space *sp, uint64_t block, bool to_device)
@@ -61,15 +58,7 @@ unsigned int core_thrash_level(struct balun_space *sp, uint64_t block)
 bool core_thrash_hold(struct balun_space *sp, uint64_t block)
 {
 	struct core_thrash *t = slot(sp, block);
-	uint64_t now = env_now_ns(), since = env_load_relaxed(&t->held_ns);
 
-	if (!core_thrash_level(sp, block) || !env_load_relaxed(&t->to_device) ||
-	    now - env_load_relaxed(&t->last_ns) >= THRASH_HOLD_NS ||
-	    (since && now - since >= THRASH_HOLD_NS)) {
-		env_store_relaxed(&t->held_ns, 0);
-		return false;
-	}
-	if (!since)
-		env_store_relaxed(&t->held_ns, now);
-	return true;
+	return core_thrash_level(sp, block) && env_load_relaxed(&t->to_device) &&
+	       env_now_ns() - env_load_relaxed(&t->last_ns) < window(sp);
 }
