@@ -180,9 +180,9 @@ static bool access_cached(struct soft_worker *w, uint64_t va, void *buf, unsigne
 	void *p = (void *)(t->delta + (uintptr_t)va);
 
 	if (hit && op == OP_LOAD)
-		memcpy(buf, p, len);
+		soft_get_(buf, p, len);
 	else if (hit && op == OP_STORE)
-		memcpy(p, buf, len);
+		soft_put_(p, buf, len);
 	else if (hit)
 		rmw_host(p, buf, len, op);
 	soft_end_(w);

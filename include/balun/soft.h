@@ -130,6 +130,8 @@ static inline int soft_match_(const uint64_t *tag, uint64_t va, unsigned int len
 
 #define SOFT_SMALL_ 256
 
+typedef uint64_t soft_u64_ __attribute__((may_alias));
+typedef uint32_t soft_u32_ __attribute__((may_alias));
 /* 16 bytes that alias anything, at any alignment */
 typedef uint64_t soft_vec_ __attribute__((vector_size(16), aligned(1), may_alias));
 
@@ -150,6 +152,44 @@ static inline __attribute__((always_inline)) void soft_move_(void *dst, const vo
 		d[i] = s[i];
 }
 
+/*
+ * What hardware promises and C alone does not: an aligned word is read and written in one piece,
+ * also while another worker stores to it or updates it atomically. @mem is device memory.
+ */
+static inline __attribute__((always_inline)) void soft_get_(void *buf, const void *mem,
+							    unsigned int len)
+{
+	uint64_t v8;
+	uint32_t v4;
+
+	if (len == 8 && !((uintptr_t)mem & 7)) {
+		v8 = __atomic_load_n((const soft_u64_ *)mem, __ATOMIC_RELAXED);
+		memcpy(buf, &v8, 8);
+	} else if (len == 4 && !((uintptr_t)mem & 3)) {
+		v4 = __atomic_load_n((const soft_u32_ *)mem, __ATOMIC_RELAXED);
+		memcpy(buf, &v4, 4);
+	} else {
+		soft_move_(buf, mem, len);
+	}
+}
+
+static inline __attribute__((always_inline)) void soft_put_(void *mem, const void *buf,
+							    unsigned int len)
+{
+	uint64_t v8;
+	uint32_t v4;
+
+	if (len == 8 && !((uintptr_t)mem & 7)) {
+		memcpy(&v8, buf, 8);
+		__atomic_store_n((soft_u64_ *)mem, v8, __ATOMIC_RELAXED);
+	} else if (len == 4 && !((uintptr_t)mem & 3)) {
+		memcpy(&v4, buf, 4);
+		__atomic_store_n((soft_u32_ *)mem, v4, __ATOMIC_RELAXED);
+	} else {
+		soft_move_(mem, buf, len);
+	}
+}
+
 /**
  * soft_read() - load @len bytes into a local buffer
  *
@@ -162,7 +202,7 @@ static inline void soft_read(struct soft_worker *w, uint64_t va, void *buf, unsi
 	struct soft_tlb *t = soft_begin_(w, va, 0);
 
 	if (soft_match_(&t->tag, va, len)) {
-		soft_move_(buf, (const void *)(t->delta + (uintptr_t)va), len);
+		soft_get_(buf, (const void *)(t->delta + (uintptr_t)va), len);
 		soft_end_(w);
 		return;
 	}
@@ -184,7 +224,7 @@ static inline void soft_write(struct soft_worker *w, uint64_t va, const void *bu
 	struct soft_tlb *t = soft_begin_(w, va, 1);
 
 	if (soft_match_(&t->tag, va, len)) {
-		soft_move_((void *)(t->delta + (uintptr_t)va), buf, len);
+		soft_put_((void *)(t->delta + (uintptr_t)va), buf, len);
 		soft_end_(w);
 		return;
 	}
@@ -200,7 +240,7 @@ static inline void soft_write(struct soft_worker *w, uint64_t va, const void *bu
 }
 
 #define SOFT_DEFINE_(name, type)                                                                   \
-	/** soft_load_/soft_store_ - one value */                                                  \
+	/** soft_load_/soft_store_ - one value; aligned ones of 4 and 8 bytes are indivisible */   \
 	static inline type soft_load_##name(struct soft_worker *w, uint64_t va)                    \
 	{                                                                                          \
 		type v;                                                                            \
