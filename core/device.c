@@ -76,6 +76,8 @@ static int check_desc(const struct balun_driver *drv, const struct balun_desc *d
 	else if (d->caps & BALUN_CAP_HOST_MEMORY &&
 		 (!d->host_base || (uintptr_t)d->host_base % BALUN_BLOCK_SIZE))
 		why = "host memory must be aligned to 2M";
+	else if (d->caps & BALUN_CAP_COHERENT && !(d->caps & BALUN_CAP_HOST_MEMORY))
+		why = "coherent memory must say where it is (HOST_MEMORY)";
 	if (why)
 		env_reason("%s: %s", drv->name, why);
 	return why ? -EINVAL : 0;

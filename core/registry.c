@@ -5,7 +5,7 @@
 #define REGISTRY_MAX 64
 #define CAPS_KNOWN                                                                                 \
 	(BALUN_CAP_MMU | BALUN_CAP_HOST_MEMORY | BALUN_CAP_PEER | BALUN_CAP_ALLOC |                \
-	 BALUN_CAP_TWO_PHASE | BALUN_CAP_WRAPPER)
+	 BALUN_CAP_TWO_PHASE | BALUN_CAP_WRAPPER | BALUN_CAP_COHERENT)
 
 static const struct balun_driver *registry[REGISTRY_MAX];
 static unsigned int registry_n; /* grows only: a reader that loads it sees the entries below it */

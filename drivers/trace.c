@@ -50,6 +50,7 @@ static const char *const trace_kinds[] = {
 	[BALUN_KIND_LOCAL] = "local",
 	[BALUN_KIND_PEER] = "peer",
 	[BALUN_KIND_ZERO] = "zero",
+	[BALUN_KIND_COHERENT] = "coherent",
 };
 
 /* relaxed adds: ops run on any thread, and a count that lags is no harm in a log */

@@ -40,6 +40,7 @@ static const struct {
 	{ BALUN_CAP_ALLOC, "alloc", "manages its memory itself" },
 	{ BALUN_CAP_TWO_PHASE, "two-phase", "flushes overlap with those of other devices" },
 	{ BALUN_CAP_WRAPPER, "wrapper", "wraps another driver" },
+	{ BALUN_CAP_COHERENT, "coherent", "CPUs address its memory: pages there stay mapped" },
 };
 #define NR_CAPS (sizeof(caps) / sizeof(caps[0]))
 

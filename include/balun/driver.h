@@ -34,6 +34,12 @@ extern "C" {
 #define BALUN_KIND_LOCAL  1 /* addr: offset in this device's memory */
 #define BALUN_KIND_PEER	  2 /* addr: what the other device's peer_addr() gave for this device */
 #define BALUN_KIND_ZERO	  3 /* source of a copy only: zeros, no address */
+/*
+ * A segment of map() only: in this device's memory, and mapped by the CPU too. addr: bus address,
+ * as of SYSTEM memory; which offset that is the device sees, for coherent memory has a place in the
+ * system's addresses.
+ */
+#define BALUN_KIND_COHERENT 4
 
 #define BALUN_PERM_READ	  (1u << 0)
 #define BALUN_PERM_WRITE  (1u << 1)
@@ -44,7 +50,7 @@ extern "C" {
  * @va: first address, multiple of 4 KiB
  * @len: bytes, multiple of 4 KiB; never crosses a 2 MiB block
  * @addr: see @kind; contiguous over the segment
- * @kind: BALUN_KIND_SYSTEM, LOCAL or PEER
+ * @kind: BALUN_KIND_SYSTEM, LOCAL, PEER or COHERENT
  * @perm: BALUN_PERM_*
  */
 struct balun_seg {
@@ -73,7 +79,11 @@ struct balun_copy {
  * host memory at desc.host_base, from balun_mem_alloc(); an engine may move pages into it and out
  * of it instead of calling copy. PEER: peer_addr is there. ALLOC: alloc and free are there, an own
  * memory manager. TWO_PHASE: unmap_begin and unmap_wait are there. WRAPPER: inner is there, wraps
- * another driver.
+ * another driver. COHERENT (with HOST_MEMORY): CPUs address the device's memory as they do their
+ * own; a page there stays mapped in the program, and a CPU's touch moves nothing. Its segments are
+ * of kind COHERENT; LOCAL ones are pages held for ATOMIC access, whose content is at host_base +
+ * addr. An engine that cannot do it clears the cap (open() is not told) and treats the memory as
+ * private; balun_device_info() says.
  */
 #define BALUN_CAP_MMU	      (1ULL << 0)
 #define BALUN_CAP_HOST_MEMORY (1ULL << 1)
@@ -81,6 +91,7 @@ struct balun_copy {
 #define BALUN_CAP_ALLOC	      (1ULL << 3)
 #define BALUN_CAP_TWO_PHASE   (1ULL << 4)
 #define BALUN_CAP_WRAPPER     (1ULL << 5)
+#define BALUN_CAP_COHERENT    (1ULL << 6)
 
 /**
  * struct balun_desc - filled by open()
