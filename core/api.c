@@ -150,7 +150,7 @@ static int check_mapped(struct balun_space *sp, uint64_t va, uint64_t len)
 	struct engine_run r;
 
 	while (va < end) {
-		if (sp->engine->describe(sp->e, va, end - va, false, &r, 1) < 1)
+		if (sp->engine->describe(sp->e, va, end - va, DESCRIBE_WHERE, &r, 1) < 1)
 			break;
 		if (r.mapped)
 			return 0;
@@ -292,7 +292,7 @@ int balun_advise(struct balun_space *space, const void *addr, size_t len, enum b
 	return api_leave(&en, hint_set(space->hints, va, end - va, advice, id_of(dev)));
 }
 
-static void extent_of(struct balun_space *sp, const struct engine_run *r, struct balun_extent *x)
+static void extent_of(const struct engine_run *r, struct balun_extent *x)
 {
 	*x = (struct balun_extent){ .addr = r->va, .len = r->len };
 	x->where = r->where == ENGINE_DEVICE		   ? BALUN_WHERE_DEVICE
@@ -309,7 +309,12 @@ static void extent_of(struct balun_space *sp, const struct engine_run *r, struct
 		x->flags |= BALUN_EXTENT_READ;
 	if (r->perm & BALUN_PERM_WRITE)
 		x->flags |= BALUN_EXTENT_WRITE;
-	(void)sp;
+	if (r->zero)
+		x->flags |= BALUN_EXTENT_ZERO;
+	if (r->huge)
+		x->flags |= BALUN_EXTENT_HUGE;
+	if (r->shared)
+		x->flags |= BALUN_EXTENT_SHARED;
 }
 
 /* cut the extent where its pages begin or cease to be pinned */
@@ -356,8 +361,8 @@ int balun_query(struct balun_space *space, const void *addr, size_t len,
 		struct balun_extent x;
 		struct engine_run r;
 
-		space->engine->describe(space->e, va, end - va, true, &r, 1);
-		extent_of(space, &r, &x);
+		space->engine->describe(space->e, va, end - va, DESCRIBE_ALL, &r, 1);
+		extent_of(&r, &x);
 		extent_pins(space, &x);
 		va = x.addr + x.len;
 		if (k && extent_joins(&ret_ext[k - 1], &x))

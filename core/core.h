@@ -136,6 +136,7 @@ struct core_move {
 	enum balun_cause cause;
 	bool holes;
 	bool force;		/* pins do not hold (CPU fault, teardown, quiesce) */
+	bool hold;		/* of coherent memory: the program does not map them (ATOMIC) */
 	const uint64_t *demand; /* pages that were asked for; others count as prefetch. NULL: all */
 	unsigned int page;	/* in: a page of interest; */
 	uint8_t page_status;	/* out: what became of it (enum engine_status) */

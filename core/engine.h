@@ -35,6 +35,16 @@ struct engine_run {
 	uint8_t mapped;	    /* inside a mapping */
 	uint8_t movable;    /* anonymous private memory of the program */
 	uint8_t perm;	    /* BALUN_PERM_READ|WRITE of the mapping */
+	uint8_t cpu; /* ENGINE_DEVICE: coherent memory that the program has mapped, at @addr */
+	/* with DESCRIBE_ALL only, for BALUN_EXTENT_*; false where the engine cannot tell */
+	uint8_t zero, huge, shared;
+};
+
+/* how much describe() has to find out: more costs system calls */
+enum engine_detail {
+	DESCRIBE_WHERE, /* perm may be left 0, ENGINE_SYSTEM may be a hole */
+	DESCRIBE_PERM,
+	DESCRIBE_ALL, /* zero, huge, shared too, and of memory that cannot move as well */
 };
 
 /* what became of one page of a batch; index by page of the block */
@@ -84,6 +94,7 @@ struct engine_batch {
 	uint8_t src;   /* nonzero: take only pages that are on this device (eviction) */
 	uint8_t cause; /* enum balun_cause */
 	uint8_t holes; /* take never-touched pages too (as ZERO); only for dst != 0 */
+	uint8_t hold;  /* dst is coherent: keep the program from mapping the pages */
 	uint32_t place[BALUN_BLOCK_PAGES]; /* of the wanted pages: page number in device memory */
 
 	uint8_t status[BALUN_BLOCK_PAGES];
@@ -93,7 +104,6 @@ struct engine_batch {
 	uint32_t origin[BALUN_BLOCK_PAGES];
 
 	void *engine; /* the engine's own, between collect and commit */
-	uint64_t scratch[8];
 	struct engine_batch *next_free;
 };
 
@@ -106,8 +116,11 @@ struct engine_ops {
 	/* begin/end to serve @sp. detach: every page is home or poisoned by now. */
 	int (*attach)(struct balun_space *sp, void **ret_e);
 	void (*detach)(void *e);
-	/* a device was attached to or is leaving the space (host_base etc. in core_device) */
-	int (*device_attach)(void *e, unsigned int dev, const struct balun_desc *desc);
+	/*
+	 * A device is attached to or is leaving the space. The engine keeps its own copy of *desc
+	 * and clears the caps that it cannot serve (COHERENT).
+	 */
+	int (*device_attach)(void *e, unsigned int dev, struct balun_desc *desc);
 	void (*device_detach)(void *e, unsigned int dev);
 	/*
 	 * Brackets a call of the application into core on its own thread, so that the engine can
@@ -117,11 +130,10 @@ struct engine_ops {
 	void (*leave)(void *e, void *cookie);
 	/*
 	 * Runs from @va, at most to the end of its block and @len; at most @n runs.
-	 * Returns how many, > 0. An unmapped part is a run with mapped = 0. Without @need_perm
-	 * perm may be left 0 (it can cost a system call).
+	 * Returns how many, > 0. An unmapped part is a run with mapped = 0.
 	 */
-	int (*describe)(void *e, uint64_t va, uint64_t len, bool need_perm, struct engine_run *run,
-			int n);
+	int (*describe)(void *e, uint64_t va, uint64_t len, enum engine_detail detail,
+			struct engine_run *run, int n);
 	/* 0, or -errno and then nothing is taken: -ENOMEM, -EFAULT nothing mapped */
 	int (*collect)(void *e, struct engine_batch *b);
 	/* cannot fail; after it nothing of the batch is in transit, and waiters are awake */
@@ -133,7 +145,8 @@ struct engine_ops {
 	 * page is on that device and not in transit: true. No device has it mapped.
 	 */
 	bool (*poison)(void *e, unsigned int dev, uint64_t va);
-	/* all that is away on device @dev (0: any): next run at or after @va; false: no more */
+	/* all that is away on device @dev (0: any), also if the program has it mapped: next run at
+	 * or after @va; false: no more */
 	bool (*next_away)(void *e, unsigned int dev, uint64_t va, struct engine_run *ret_run);
 	/* memory calls made before are seen: their invalidations are done (balun_fence) */
 	void (*fence)(void *e);

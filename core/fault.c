@@ -32,14 +32,14 @@ static bool fault_writes(const struct fault *f)
 }
 
 /* runs of the whole block */
-static void describe_block(struct balun_space *sp, struct core_work *w, uint64_t block, bool perm,
-			   int *ret_n)
+static void describe_block(struct balun_space *sp, struct core_work *w, uint64_t block,
+			   enum engine_detail detail, int *ret_n)
 {
 	uint64_t va = block, end = block + BALUN_BLOCK_SIZE;
 	int n = 0;
 
 	while (va < end && n < (int)BALUN_BLOCK_PAGES) {
-		n += sp->engine->describe(sp->e, va, end - va, perm, &w->run[n],
+		n += sp->engine->describe(sp->e, va, end - va, detail, &w->run[n],
 					  BALUN_BLOCK_PAGES - n);
 		va = w->run[n - 1].va + w->run[n - 1].len;
 	}
@@ -76,23 +76,34 @@ static int check_access(const struct fault *f)
 	return 0;
 }
 
-/* is a page of the faulted range in transit, on another device, or not local and movable? */
-static void look(const struct fault *f, bool *ret_busy, bool *ret_far, bool *ret_away)
+/* what there is to do for a faulted range before it can be mapped */
+struct sight {
+	bool busy;   /* a page is in transit */
+	bool far;    /* not local, and could be */
+	bool away;   /* out of reach of this device: must come here or home */
+	bool shared; /* local, but CPUs reach it, and the access is atomic: home, and back to stay
+		      */
+};
+
+static void look(const struct fault *f, struct sight *s)
 {
 	int i;
 
-	*ret_busy = *ret_far = *ret_away = false;
+	memset(s, 0, sizeof(*s));
 	for (i = 0; i < f->nruns; i++) {
 		const struct engine_run *r = &f->w->run[i];
+		bool local = r->where == ENGINE_DEVICE && r->dev == f->dev->id;
 
 		if (!overlaps(f, r))
 			continue;
 		if (r->where == ENGINE_BUSY)
-			*ret_busy = true;
-		else if (r->where == ENGINE_DEVICE && r->dev != f->dev->id)
-			*ret_far = *ret_away = true;
-		else if (r->where != ENGINE_DEVICE && r->movable)
-			*ret_far = true;
+			s->busy = true;
+		else if (local)
+			s->shared |= r->cpu && f->access == BALUN_ACCESS_ATOMIC;
+		else if (r->where == ENGINE_DEVICE)
+			s->far = true, s->away |= !r->cpu || f->access == BALUN_ACCESS_ATOMIC;
+		else if (r->movable)
+			s->far = true;
 	}
 }
 
@@ -118,7 +129,7 @@ static void ask(struct balun_space *sp, struct core_work *w, int nruns, uint64_t
 	for (i = 0; i < nruns; i++) {
 		const struct engine_run *r = &w->run[i];
 		unsigned int a = run_first(r, block), n = r->len >> BALUN_PAGE_SHIFT;
-		bool away = r->where == ENGINE_DEVICE;
+		bool away = r->where == ENGINE_DEVICE && (dev || !r->cpu);
 		bool local = dev ? away && r->dev == dev : r->mapped && !away;
 
 		if (local)
@@ -180,7 +191,9 @@ static int fetch(struct fault *f)
 		demand[i] &= q->candidate[i];
 		f->w->answer.fetch[i] |= demand[i];
 	}
-	memcpy(mv.want, f->w->answer.fetch, sizeof(mv.want));
+	/* pages held for atomics leave the CPU's reach: only what was asked for */
+	mv.hold = f->access == BALUN_ACCESS_ATOMIC && f->dev->desc.caps & BALUN_CAP_COHERENT;
+	memcpy(mv.want, mv.hold ? demand : f->w->answer.fetch, sizeof(mv.want));
 	mv.demand = demand;
 	streak_note(f->sp, f->w, f->dev->id);
 	if (!env_bits_count(mv.want))
@@ -223,12 +236,13 @@ static int make_segs(struct fault *f)
 			continue;
 		*s = (struct balun_seg){ .va = r->va, .len = r->len, .perm = r->perm };
 		if (r->where == ENGINE_DEVICE && r->dev == f->dev->id) {
-			s->kind = BALUN_KIND_LOCAL;
-			s->addr = r->off;
-			if (r->perm & BALUN_PERM_WRITE)
+			s->kind = r->cpu ? BALUN_KIND_COHERENT : BALUN_KIND_LOCAL;
+			s->addr = r->cpu ? r->addr : r->off;
+			if (!r->cpu && r->perm & BALUN_PERM_WRITE)
 				s->perm |= BALUN_PERM_ATOMIC;
 			n++;
-		} else if (overlaps(f, r) && r->where != ENGINE_DEVICE && r->where != ENGINE_BUSY) {
+		} else if (overlaps(f, r) && r->where != ENGINE_BUSY &&
+			   (r->where != ENGINE_DEVICE || r->cpu)) {
 			uint64_t a = ENV_MAX(r->va, from), b = ENV_MIN(r->va + r->len, to);
 
 			s->kind = BALUN_KIND_SYSTEM;
@@ -280,7 +294,7 @@ static int map_runs(struct fault *f)
 static int map_stubborn(struct fault *f)
 {
 	struct core_stripe *st = core_stripe(f->sp, f->block);
-	bool busy, far, away;
+	struct sight s;
 	uint64_t now;
 	int err;
 
@@ -293,12 +307,12 @@ static int map_stubborn(struct fault *f)
 		}
 		env_cond_wait(&st->idle, &st->lock, f->deadline - now);
 	}
-	describe_block(f->sp, f->w, f->block, true, &f->nruns);
+	describe_block(f->sp, f->w, f->block, DESCRIBE_PERM, &f->nruns);
 	err = check_access(f);
 	if (err)
 		goto unlock;
-	look(f, &busy, &far, &away);
-	if (busy || away || (far && f->access == BALUN_ACCESS_ATOMIC))
+	look(f, &s);
+	if (s.busy || s.away || s.shared || (s.far && f->access == BALUN_ACCESS_ATOMIC))
 		err = 1;
 	else
 		err = map_locked(f);
@@ -317,8 +331,8 @@ static void pause_a_little(struct fault *f)
 /* one look: 0 mapped, 1 look again, or -errno */
 static int fault_once(struct fault *f)
 {
-	bool busy, far, away;
 	uint64_t now = env_now_ns();
+	struct sight s;
 	int err;
 
 	if (env_load(&f->dev->closing))
@@ -331,26 +345,26 @@ static int fault_once(struct fault *f)
 	err = core_read_begin(f->sp, f->block, f->deadline, &f->seq);
 	if (err)
 		return err;
-	describe_block(f->sp, f->w, f->block, true, &f->nruns);
+	describe_block(f->sp, f->w, f->block, DESCRIBE_PERM, &f->nruns);
 	err = check_access(f);
 	if (err)
 		return err;
-	look(f, &busy, &far, &away);
-	if (busy) {
+	look(f, &s);
+	if (s.busy) {
 		if (now >= f->deadline ||
 		    !f->sp->engine->wait_idle(f->sp->e, f->block, f->deadline - now))
 			return -EBUSY;
 		return 1;
 	}
-	if (far && !f->moved) {
-		err = fetch(f);
-		return err ? err : 1;
-	}
-	if (away) {
+	if (s.shared || (s.away && f->moved)) {
 		err = fetch_home(f);
 		return err ? err : now >= f->deadline ? -EBUSY : 1;
 	}
-	if (far && f->access == BALUN_ACCESS_ATOMIC) {
+	if (s.far && !f->moved) {
+		err = fetch(f);
+		return err ? err : 1;
+	}
+	if (s.far && f->access == BALUN_ACCESS_ATOMIC) {
 		if (now >= f->deadline)
 			return -EBUSY;
 		pause_a_little(f); /* it could come, but did not, or left again */
@@ -463,20 +477,37 @@ static void plan_ahead(struct balun_space *sp, uint64_t block, uint32_t streak)
 	env_store_relaxed(&sp->ahead_blocks, blocks);
 }
 
+/* pages of a block that a CPU cannot reach where they are */
+static bool away_bits(struct balun_space *sp, uint64_t block, uint64_t *ret_bits)
+{
+	struct core_work *w = core_work_get(sp);
+	int i, n;
+
+	if (!w)
+		return false;
+	describe_block(sp, w, block, DESCRIBE_WHERE, &n);
+	for (i = 0; i < n; i++) {
+		const struct engine_run *r = &w->run[i];
+
+		if (r->where == ENGINE_DEVICE && !r->cpu)
+			env_bits_set_range(ret_bits, run_first(r, block),
+					   r->len >> BALUN_PAGE_SHIFT);
+	}
+	core_work_put(sp, w);
+	return env_bits_next(ret_bits, 0, true) < BALUN_BLOCK_PAGES;
+}
+
 bool core_cpu_ahead(struct balun_space *sp)
 {
 	uint32_t left = env_load_relaxed(&sp->ahead_blocks);
 	struct core_move mv = { .va = env_load_relaxed(&sp->ahead_va),
 				.cause = BALUN_CAUSE_PREFETCH };
 	struct balun_counts c = { 0 };
-	struct engine_run r;
 
-	if (!left || !sp->engine->next_away(sp->e, 0, mv.va, &r) ||
-	    r.va >= mv.va + BALUN_BLOCK_SIZE || core_thrash_level(sp, mv.va)) {
+	if (!left || core_thrash_level(sp, mv.va) || !away_bits(sp, mv.va, mv.want)) {
 		env_store_relaxed(&sp->ahead_blocks, 0);
 		return false;
 	}
-	env_bits_set_range(mv.want, 0, BALUN_BLOCK_PAGES);
 	core_move_block(sp, &mv, &c);
 	mv.va += BALUN_BLOCK_SIZE;
 	env_store_relaxed(&sp->ahead_va, mv.va);
@@ -503,7 +534,7 @@ int core_cpu_fault(struct balun_space *sp, uint64_t va, bool write)
 	w = core_work_get(sp);
 	if (!w)
 		return -ENOMEM;
-	describe_block(sp, w, block, false, &n);
+	describe_block(sp, w, block, DESCRIBE_WHERE, &n);
 	w->question.first = page;
 	w->question.npages = 1;
 	w->question.write = write;

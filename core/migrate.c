@@ -89,8 +89,8 @@ static void want_filter(struct balun_space *sp, struct core_work *w, const struc
 
 	while (i < BALUN_BLOCK_PAGES) {
 		uint64_t va = mv->va + ((uint64_t)i << BALUN_PAGE_SHIFT);
-		int r, n = sp->engine->describe(sp->e, va, mv->va + BALUN_BLOCK_SIZE - va, false,
-						w->run, BALUN_BLOCK_PAGES);
+		int r, n = sp->engine->describe(sp->e, va, mv->va + BALUN_BLOCK_SIZE - va,
+						DESCRIBE_WHERE, w->run, BALUN_BLOCK_PAGES);
 
 		for (r = 0; r < n; r++) {
 			const struct engine_run *run = &w->run[r];
@@ -255,6 +255,7 @@ static void batch_init(struct engine_batch *b, struct balun_space *sp, const str
 	b->src = mv->src;
 	b->cause = mv->cause;
 	b->holes = mv->holes;
+	b->hold = mv->hold;
 	b->npieces = 0;
 	b->engine = NULL;
 	memset(b->status, PAGE_IDLE, sizeof(b->status));

@@ -188,7 +188,7 @@ static int inject_open(struct balun_device *dev, const struct balun_options *opt
 		return err;
 	}
 	if (nomove) {
-		ret_desc->caps &= ~BALUN_CAP_HOST_MEMORY;
+		ret_desc->caps &= ~(BALUN_CAP_HOST_MEMORY | BALUN_CAP_COHERENT);
 		ret_desc->host_base = NULL;
 	}
 	*ret_priv = in;

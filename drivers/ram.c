@@ -19,13 +19,17 @@ struct ram {
 static int ram_open(struct balun_device *dev, const struct balun_options *opt,
 		    struct balun_desc *ret_desc, void **ret_priv)
 {
-	uint64_t bytes;
+	uint64_t bytes, coherent;
 	struct ram *ram;
 	int err;
 
 	err = balun_opt_size(opt, "mem", 256ULL << 20, &bytes);
+	if (!err)
+		err = balun_opt_size(opt, "coherent", 0, &coherent);
 	if (err)
 		return err;
+	if (coherent > 1)
+		return balun_opt_fail(opt, "coherent", "must be 0 or 1");
 	if (!bytes || bytes % BALUN_BLOCK_SIZE || bytes + BALUN_BLOCK_SIZE < bytes)
 		return balun_opt_fail(opt, "mem", "must be a multiple of 2M");
 
@@ -44,7 +48,7 @@ static int ram_open(struct balun_device *dev, const struct balun_options *opt,
 
 	ret_desc->mem_bytes = bytes;
 	ret_desc->host_base = ram->base;
-	ret_desc->caps = BALUN_CAP_HOST_MEMORY;
+	ret_desc->caps = BALUN_CAP_HOST_MEMORY | (coherent ? BALUN_CAP_COHERENT : 0);
 	*ret_priv = ram;
 	return 0;
 
@@ -113,9 +117,10 @@ static int ram_copy_wait(void *priv, uint64_t cookie)
 extern const struct balun_driver balun_ram_driver;
 const struct balun_driver balun_ram_driver = {
 	.size = sizeof(struct balun_driver),
-	.caps = BALUN_CAP_HOST_MEMORY,
+	.caps = BALUN_CAP_HOST_MEMORY | BALUN_CAP_COHERENT,
 	.name = "ram",
-	.help = "mem=256M  device memory, a multiple of 2M\n",
+	.help = "mem=256M    device memory, a multiple of 2M\n"
+		"coherent=0  1: CPUs address it too, pages there stay mapped\n",
 	.open = ram_open,
 	.close = ram_close,
 	.map = ram_map,

@@ -46,11 +46,7 @@ static const char *const trace_names[TRACE_NR] = {
 };
 
 static const char *const trace_kinds[] = {
-	[BALUN_KIND_SYSTEM] = "system",
-	[BALUN_KIND_LOCAL] = "local",
-	[BALUN_KIND_PEER] = "peer",
-	[BALUN_KIND_ZERO] = "zero",
-	[BALUN_KIND_COHERENT] = "coherent",
+	"system", "local", "peer", "zero", "coherent", /* by BALUN_KIND_* */
 };
 
 /* relaxed adds: ops run on any thread, and a count that lags is no harm in a log */

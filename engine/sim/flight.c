@@ -29,13 +29,36 @@ static enum engine_status page_verdict(struct sim *s, const struct engine_batch 
 	return b->place[i] == ~0u ? PAGE_NOMEM : PAGE_TAKEN;
 }
 
+static void *device_page(struct sim *s, uint32_t place)
+{
+	return (char *)s->device[SOFTPT_DEV(place)].host_base + sim_offset(place);
+}
+
+/* a page that is mapped while on its device: the device's driver finds it in its place again */
+static void unmap_coherent(struct sim *s, uint32_t place, const void *frame)
+{
+	memcpy(device_page(s, place), frame, BALUN_PAGE_SIZE);
+}
+
+/* and the reverse; who looks into the place from now on sees that he should not have */
+static void map_coherent(struct sim *s, uint32_t place, void *frame)
+{
+	memcpy(frame, device_page(s, place), BALUN_PAGE_SIZE);
+	memset(device_page(s, place), 0xdb, BALUN_PAGE_SIZE);
+}
+
+static bool becomes_mapped(struct sim *s, const struct engine_batch *b)
+{
+	return sim_is_coherent(s, b->dst) && !b->hold;
+}
+
 /* take a page: in transit from here on. 0 or -ENOMEM, and then it is where it was */
 static int take_page(struct sim *s, struct engine_batch *b, struct sim_flight *f,
 		     struct sim_block *blk, unsigned int i, const struct softpt_run *r)
 {
 	uint64_t va = b->va + i * BALUN_PAGE_SIZE;
 
-	if (!b->dst) {
+	if (!b->dst || becomes_mapped(s, b)) {
 		f->dst[i] = env_alloc(BALUN_PAGE_SIZE);
 		if (!f->dst[i])
 			return -ENOMEM;
@@ -47,6 +70,8 @@ static int take_page(struct sim *s, struct engine_batch *b, struct sim_flight *f
 	}
 	b->origin[i] = r->away ? r->place : 0;
 	f->src[i] = blk->frame[i];
+	if (r->away && f->src[i])
+		unmap_coherent(s, r->place, f->src[i]);
 	blk->frame[i] = NULL;
 	f->at[i] = va;
 	f->npages++;
@@ -178,6 +203,8 @@ static enum engine_status land_page(struct sim *s, struct engine_batch *b, struc
 	    softpt_set_away(s->pt, at, BALUN_PAGE_SIZE, SOFTPT_PLACE(b->dst, b->place[i])))
 		status = PAGE_BUSY;
 	if (status == PAGE_MOVED) {
+		if (b->dst && dst)
+			map_coherent(s, SOFTPT_PLACE(b->dst, b->place[i]), dst);
 		if (!b->dst)
 			softpt_clear_away(s->pt, at, BALUN_PAGE_SIZE);
 		*sim_frame(s, at) = dst;

@@ -67,16 +67,24 @@ static void sim_detach(void *e)
 	env_free(s);
 }
 
-/* device memory is private to the simulated CPUs: nothing to set up for a device */
-static int sim_device_attach(void *e, unsigned int dev, const struct balun_desc *desc)
+/* for what is coherent; other memory is private to its device */
+static int sim_device_attach(void *e, unsigned int dev, struct balun_desc *desc)
 {
-	(void)e, (void)dev, (void)desc;
+	struct sim *s = e;
+
+	env_mutex_lock(&s->lock);
+	s->device[dev] = *desc;
+	env_mutex_unlock(&s->lock);
 	return 0;
 }
 
 static void sim_device_detach(void *e, unsigned int dev)
 {
-	(void)e, (void)dev;
+	struct sim *s = e;
+
+	env_mutex_lock(&s->lock);
+	memset(&s->device[dev], 0, sizeof(s->device[dev]));
+	env_mutex_unlock(&s->lock);
 }
 
 /* the caller's stack is not in the simulated address space */
@@ -197,6 +205,7 @@ static void describe_page(struct sim *s, struct sim_block *b, uint64_t va, struc
 		ret->where = ENGINE_DEVICE;
 		ret->dev = SOFTPT_DEV(r.place);
 		ret->off = sim_offset(r.place);
+		ret->cpu = b->frame[sim_index(va)] != NULL;
 	} else if (b->frame[sim_index(va)]) {
 		ret->where = ENGINE_SYSTEM;
 	}
@@ -205,19 +214,19 @@ static void describe_page(struct sim *s, struct sim_block *b, uint64_t va, struc
 static bool run_extends(const struct engine_run *a, const struct engine_run *b)
 {
 	return a->where == b->where && a->dev == b->dev && a->mapped == b->mapped &&
-	       a->movable == b->movable && a->perm == b->perm &&
+	       a->movable == b->movable && a->perm == b->perm && a->cpu == b->cpu &&
 	       (a->where != ENGINE_DEVICE || a->off + a->len == b->off);
 }
 
-static int sim_describe(void *e, uint64_t va, uint64_t len, bool need_perm, struct engine_run *run,
-			int n)
+static int sim_describe(void *e, uint64_t va, uint64_t len, enum engine_detail detail,
+			struct engine_run *run, int n)
 {
 	struct sim *s = e;
 	uint64_t end = ENV_MIN(va + len, sim_base(va) + BALUN_BLOCK_SIZE);
 	struct sim_block *b;
 	int i = 0;
 
-	(void)need_perm; /* costs nothing here */
+	(void)detail; /* costs nothing here */
 	env_mutex_lock(&s->lock);
 	b = sim_block_find(s, va);
 	for (; va < end; va += BALUN_PAGE_SIZE) {
@@ -308,6 +317,8 @@ static bool sim_poison(void *e, unsigned int dev, uint64_t va)
 	lost = r.away && !r.busy && SOFTPT_DEV(r.place) == dev;
 	if (lost) {
 		sim_release(s, va, BALUN_PAGE_SIZE);
+		env_free(*sim_frame(s, va));
+		*sim_frame(s, va) = NULL;
 		sim_block_find(s, va)->flags[sim_index(va)] |= SIM_POISON;
 	}
 	env_mutex_unlock(&s->lock);
@@ -375,7 +386,7 @@ int sim_access(struct sim *s, uint64_t va, void *buf, size_t len, bool write, bo
 		if (err)
 			break;
 		softpt_run(s->pt, va, BALUN_PAGE_SIZE, &r);
-		if (!r.busy && !r.away) {
+		if (!r.busy && (!r.away || *sim_frame(s, va))) {
 			err = access_here(s, va, buf, len, write);
 			break;
 		}

@@ -6,7 +6,8 @@
  * - unmapped: no SIM_MAPPED; nothing else is set
  * - empty: mapped, no frame, not away, not busy
  * - here: mapped, with a frame
- * - away: in softpt, no frame
+ * - away: in softpt, no frame; or, in coherent memory, with a frame: mapped while on the device,
+ *   and then its place in device memory holds rubbish
  * - in transit: busy in softpt; its frame, if it had one, belongs to the flight; if it was away it
  *   still is, at the old place, which now belongs to the flight
  * - lost: SIM_POISON; no frame, not away
@@ -45,6 +46,7 @@ struct sim_flight {
 
 struct sim {
 	struct balun_space *space;
+	struct balun_desc device[BALUN_MAX_DEVICES + 1];
 	struct env_mutex lock;
 	struct env_cond idle; /* a flight has landed */
 	struct softpt *pt;
@@ -80,6 +82,10 @@ static inline unsigned int sim_index(uint64_t va)
 static inline uint64_t sim_offset(uint32_t place)
 {
 	return (uint64_t)SOFTPT_PGNO(place) << BALUN_PAGE_SHIFT;
+}
+static inline bool sim_is_coherent(const struct sim *s, unsigned int dev)
+{
+	return s->device[dev].caps & BALUN_CAP_COHERENT;
 }
 
 #endif

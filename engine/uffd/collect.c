@@ -87,10 +87,8 @@ static void taken_out(struct uffd *u, struct engine_batch *b, unsigned int i, un
 static uint64_t move_target(struct uffd *u, struct transit *t, const struct engine_batch *b,
 			    unsigned int i)
 {
-	const struct balun_desc *d = &u->device[b->dst];
-
-	if (d->host_base)
-		return (uintptr_t)d->host_base + place_off(b, i);
+	if (uffd_is_host(u, b->dst))
+		return (uintptr_t)u->device[b->dst].host_base + place_off(b, i);
 	return t->slot->base + t->slot->top * PAGE;
 }
 
@@ -125,18 +123,16 @@ static bool host_zero(struct uffd *u, const struct engine_batch *b, unsigned int
 static unsigned int take_holes(struct uffd *u, struct engine_batch *b, unsigned int i,
 			       unsigned int n)
 {
-	bool host = u->device[b->dst].host_base != NULL;
-
 	if (!b->holes) {
 		memset(b->status + i, PAGE_EMPTY, n);
 		return n;
 	}
-	if (host) {
+	if (u->device[b->dst].host_base) {
 		n = place_run(b, i, n);
 		if (!host_zero(u, b, i, n))
 			return 0;
 	}
-	taken_out(u, b, i, n, BALUN_KIND_ZERO, 0, host);
+	taken_out(u, b, i, n, BALUN_KIND_ZERO, 0, uffd_is_host(u, b->dst));
 	return n;
 }
 
@@ -159,13 +155,15 @@ static unsigned int hole_run(const struct engine_batch *b, unsigned int i, unsig
 static unsigned int move_out(struct uffd *u, struct transit *t, struct engine_batch *b,
 			     unsigned int i, unsigned int n)
 {
-	bool host = u->device[b->dst].host_base != NULL;
+	bool host = uffd_is_host(u, b->dst);
 	uint64_t dst, done;
 	unsigned int k;
 	int err;
 
-	if (host)
+	if (host || uffd_is_coherent(u, b->dst))
 		n = place_run(b, i, n);
+	if (uffd_is_coherent(u, b->dst) && !host_zero(u, b, i, n))
+		return 0;
 	dst = move_target(u, t, b, i);
 	err = uffd_move(u, dst, b->va + i * PAGE, n * PAGE, &done);
 	k = done >> BALUN_PAGE_SHIFT;
@@ -201,16 +199,27 @@ static unsigned int take_away(struct uffd *u, struct engine_batch *b, unsigned i
 			      unsigned int n, uint32_t place)
 {
 	unsigned int dev = SOFTPT_DEV(place), j;
-	const struct balun_desc *from = &u->device[dev], *to = &u->device[b->dst];
 	struct engine_piece p = { .src_kind = BALUN_KIND_LOCAL,
 				  .src_dev = dev,
 				  .dst_kind = BALUN_KIND_LOCAL,
 				  .dst_dev = b->dst };
+	uint64_t done;
+	int err;
 
-	p.moved = b->dst && from->host_base && to->host_base;
+	p.moved = uffd_is_host(u, dev) && uffd_is_host(u, b->dst);
 	n = place_run(b, i, n);
-	if (to->host_base && !p.moved && !host_zero(u, b, i, n))
+	if (u->device[b->dst].host_base && !p.moved && !host_zero(u, b, i, n))
 		return 0;
+	if (uffd_is_coherent(u, dev)) {
+		err = uffd_unmap_coherent(u, b->va + i * PAGE, place, n * PAGE, &done);
+		if (err == -EAGAIN)
+			return 0;
+		if (err) {
+			b->status[i] = err == -EBUSY ? PAGE_BUSY : PAGE_UNMOVABLE;
+			return 1;
+		}
+		n = done >> BALUN_PAGE_SHIFT;
+	}
 	for (j = 0; j < n; j++)
 		b->origin[i + j] = place + j;
 	softpt_clear_away(u->pt, b->va + i * PAGE, n * PAGE);
@@ -392,14 +401,39 @@ static uint64_t home_buffer(struct uffd *u, struct transit *t, unsigned int want
 	return (uintptr_t)t->bounce;
 }
 
+/*
+ * A mapped page of coherent memory that the kernel will not let go of (pinned, locked, shared after
+ * a bare clone()) comes home in place: it is ordinary memory of the program already, and only its
+ * place is given up. Returns how many pages have left the program, or *ret_in_place have; 0: look
+ * again.
+ */
+static unsigned int home_coherent(struct uffd *u, const struct softpt_run *r, bool *ret_in_place)
+{
+	uint64_t done;
+	int err = uffd_unmap_coherent(u, r->va, r->place, r->len, &done);
+
+	*ret_in_place = err && err != -EAGAIN;
+	if (err)
+		return *ret_in_place;
+	return done >> BALUN_PAGE_SHIFT;
+}
+
+/* host memory that pages on their way home go through */
+struct home_room {
+	uint64_t at;
+	unsigned int pages;
+};
+
+/* returns how many were dealt with; 0: an event is pending, look again */
 static unsigned int home_some(struct uffd *u, struct engine_batch *b, unsigned int i,
-			      uint64_t *buffer)
+			      struct home_room *room)
 {
 	unsigned int n = want_end(b, i) - i, j;
 	struct engine_piece p = { .first = i,
 				  .src_kind = BALUN_KIND_LOCAL,
 				  .dst_kind = BALUN_KIND_SYSTEM };
 	struct softpt_run r;
+	bool in_place;
 
 	softpt_run(u->pt, b->va + i * PAGE, n * PAGE, &r);
 	n = r.len >> BALUN_PAGE_SHIFT;
@@ -407,13 +441,28 @@ static unsigned int home_some(struct uffd *u, struct engine_batch *b, unsigned i
 		memset(b->status + i, r.busy ? PAGE_BUSY : PAGE_ALREADY, n);
 		return n;
 	}
-	p.npages = n;
 	p.src_dev = SOFTPT_DEV(r.place);
 	p.src = (uint64_t)SOFTPT_PGNO(r.place) << BALUN_PAGE_SHIFT;
-	p.moved = u->device[p.src_dev].host_base != NULL;
-	p.dst = *buffer;
+	p.moved = uffd_is_host(u, p.src_dev);
+	if (!p.moved && !room->pages) { /* moved here by mremap() since they were counted */
+		memset(b->status + i, PAGE_BUSY, n);
+		return n;
+	}
 	if (!p.moved)
-		*buffer += n * PAGE;
+		r.len = ENV_MIN(r.len, room->pages * PAGE);
+	if (uffd_is_coherent(u, p.src_dev)) {
+		r.len = home_coherent(u, &r, &in_place) * PAGE;
+		if (!r.len)
+			return 0;
+		p.moved = in_place;
+	}
+	n = r.len >> BALUN_PAGE_SHIFT;
+	p.npages = n;
+	p.dst = room->at;
+	if (!p.moved) {
+		room->at += r.len;
+		room->pages -= n;
+	}
 	for (j = 0; j < n; j++)
 		b->origin[i + j] = r.place + j;
 	softpt_clear_away(u->pt, r.va, r.len);
@@ -431,7 +480,7 @@ static unsigned int home_count(struct uffd *u, const struct engine_batch *b)
 		struct softpt_run r;
 
 		softpt_run(u->pt, b->va + i * PAGE, (want_end(b, i) - i) * PAGE, &r);
-		if (r.away && !r.busy && !u->device[SOFTPT_DEV(r.place)].host_base)
+		if (r.away && !r.busy && !uffd_is_host(u, SOFTPT_DEV(r.place)))
 			n += r.len >> BALUN_PAGE_SHIFT;
 		i = env_bits_next(b->want, i + (r.len >> BALUN_PAGE_SHIFT), true);
 	}
@@ -441,7 +490,7 @@ static unsigned int home_count(struct uffd *u, const struct engine_batch *b)
 static int collect_home(struct uffd *u, struct transit *t, struct engine_batch *b)
 {
 	unsigned int i, n = home_count(u, b);
-	uint64_t buffer = 0;
+	struct home_room room = { .pages = n };
 
 	if (n && !t->bounce) {
 		t->bounce = env_pages_alloc(BLOCK);
@@ -449,9 +498,15 @@ static int collect_home(struct uffd *u, struct transit *t, struct engine_batch *
 			return -ENOMEM;
 	}
 	if (n)
-		buffer = home_buffer(u, t, n);
-	for (i = env_bits_next(b->want, 0, true); i < BLOCK_PAGES;)
-		i = env_bits_next(b->want, i + home_some(u, b, i, &buffer), true);
+		room.at = home_buffer(u, t, n);
+	for (i = env_bits_next(b->want, 0, true); i < BLOCK_PAGES;) {
+		n = home_some(u, b, i, &room);
+		if (!n)
+			uffd_yield_to_events(u);
+		i = env_bits_next(b->want, i + n, true);
+	}
+	if (t->slot && room.pages) /* fewer than were counted: frames are left above the rest */
+		t->slot->spoiled = true;
 	return 0;
 }
 
@@ -465,7 +520,7 @@ static int collect_out(struct uffd *u, struct transit *t, struct engine_batch *b
 		if (!t->bounce)
 			return -ENOMEM;
 	}
-	if (u->move && !u->device[b->dst].host_base) {
+	if (u->move && !uffd_is_host(u, b->dst)) {
 		huge = n == BLOCK_PAGES && maps_is_huge(b->va);
 		t->slot = frames_get_room(u, n, huge);
 		if (!t->slot)

@@ -168,6 +168,23 @@ static void put_back(struct uffd *u, struct transit *t, struct engine_batch *b, 
 		t->slot->spoiled = true;
 }
 
+/* coherent memory: a page in its slot is mapped again where the program has it now */
+static void map_back(struct uffd *u, const struct transit *t, const struct engine_batch *b,
+		     unsigned int i)
+{
+	uint64_t va, done;
+
+	if (!uffd_is_coherent(u, SOFTPT_DEV(b->origin[i])))
+		return;
+	do {
+		va = page_va(b, i);
+		if (!transit_locate(t, &va) ||
+		    uffd_map_coherent(u, va, b->origin[i], PAGE, &done) != -EAGAIN)
+			return; /* if it could not be: it is held */
+		uffd_yield_to_events(u);
+	} while (true);
+}
+
 /* page i of a piece towards a device failed: as it was before */
 static void restore_out(struct uffd *u, struct transit *t, struct engine_batch *b,
 			const struct engine_piece *p, unsigned int i)
@@ -176,6 +193,8 @@ static void restore_out(struct uffd *u, struct transit *t, struct engine_batch *
 
 	if (p->src_kind == BALUN_KIND_SYSTEM && !t->copied)
 		put_back(u, t, b, i, p->src + (i - p->first) * PAGE);
+	if (p->src_kind == BALUN_KIND_LOCAL)
+		map_back(u, t, b, i);
 	va = page_va(b, i);
 	if (!transit_locate(t, &va)) {
 		b->status[i] = PAGE_GONE;
@@ -219,6 +238,22 @@ static int move_between(struct uffd *u, const struct engine_piece *p, unsigned i
 	return 0;
 }
 
+/* the first of k pages that are at @va now become mapped, if that is what the device's memory is
+ * for; returns how many are done; 0: look again */
+static unsigned int map_new(struct uffd *u, const struct engine_batch *b, unsigned int i,
+			    unsigned int k, uint64_t va)
+{
+	uint64_t done;
+	int err;
+
+	if (!uffd_is_coherent(u, b->dst) || b->hold)
+		return k;
+	err = uffd_map_coherent(u, va, SOFTPT_PLACE(b->dst, b->place[i]), k * PAGE, &done);
+	if (err == -EAGAIN)
+		uffd_yield_to_events(u);
+	return err == -EAGAIN ? 0 : err ? 1 : done >> BALUN_PAGE_SHIFT;
+}
+
 static void commit_out_run(struct uffd *u, struct transit *t, struct engine_batch *b,
 			   const struct engine_piece *p, unsigned int i, unsigned int n)
 {
@@ -234,6 +269,9 @@ static void commit_out_run(struct uffd *u, struct transit *t, struct engine_batc
 			memset(b->status + i, PAGE_GONE, k);
 			drop_content(u, b, p, i, k);
 		} else {
+			k = map_new(u, b, i, k, va);
+			if (!k)
+				continue;
 			if (softpt_set_away(u->pt, va, k * PAGE, SOFTPT_PLACE(b->dst, b->place[i])))
 				env_die("softpt_set_away", __FILE__, __LINE__);
 			softpt_clear_busy(u->pt, va, k * PAGE);
@@ -319,6 +357,7 @@ static void restore_home(struct uffd *u, struct transit *t, struct engine_batch 
 {
 	uint64_t va = page_va(b, i);
 
+	map_back(u, t, b, i);
 	if (!transit_locate(t, &va)) {
 		b->status[i] = PAGE_GONE;
 		return;
@@ -362,6 +401,8 @@ static void commit_home_run(struct uffd *u, struct transit *t, struct engine_bat
 		if (gone) {
 			memset(b->status + i, PAGE_GONE, k);
 			drop_content(u, b, p, i, k);
+		} else if (p->moved && uffd_is_coherent(u, p->src_dev)) {
+			installed(u, b, p, i, k, va); /* in place */
 		} else {
 			err = install(u, frames, va, from + (i - p->first) * PAGE, k * PAGE, &done);
 			k = done >> BALUN_PAGE_SHIFT;
@@ -419,7 +460,7 @@ static void settle_slot(struct transit *t, const struct engine_batch *b)
 		for (unsigned int j = 0; !b->piece[i].moved && j < b->piece[i].npages; j++)
 			n += b->status[b->piece[i].first + j] == PAGE_MOVED;
 	t->slot->top = t->base;
-	if (n != used || b->scratch[0])
+	if (n != used)
 		t->slot->spoiled = true;
 }
 
@@ -429,7 +470,6 @@ void uffd_commit(void *e, struct engine_batch *b)
 	struct frame_slot *slot = t->slot;
 	struct uffd *u = e;
 
-	b->scratch[0] = 0;
 	env_mutex_lock(&u->lock);
 	if (b->dst)
 		commit_out(u, t, b);

@@ -90,7 +90,12 @@ void uffd_fill_child(struct uffd *u, int child_fd)
 	while (buf && softpt_next_away(u->pt, va, 1ULL << SOFTPT_VA_BITS, &r)) {
 		uint64_t len = ENV_MIN(r.len, BLOCK);
 
+		if (uffd_is_coherent(u, SOFTPT_DEV(r.place)))
+			len = PAGE;
 		va = r.va + len;
+		/* mapped coherent memory the child has already, as any other */
+		if (uffd_is_coherent(u, SOFTPT_DEV(r.place)) && !uffd_is_held(u, r.place))
+			continue;
 		if (core_read_device(u->space, SOFTPT_DEV(r.place),
 				     (uint64_t)SOFTPT_PGNO(r.place) << BALUN_PAGE_SHIFT, buf, len))
 			env_log(0, "clone: a device does not give the child its pages");

@@ -230,6 +230,67 @@ int maps_present(uint64_t va, unsigned int n, uint64_t *ret_bits)
 	return 0;
 }
 
+#define PAGEMAP_FILE	  (1ULL << 61)
+#define PAGEMAP_EXCLUSIVE (1ULL << 56)
+
+static void look_entries(const uint64_t *entry, unsigned int n, uint8_t *ret_page)
+{
+	unsigned int i;
+
+	for (i = 0; i < n; i++) {
+		uint64_t e = entry[i];
+
+		ret_page[i] = e & (PAGEMAP_PRESENT | PAGEMAP_SWAPPED) ? MAPS_HERE : 0;
+		if (e & PAGEMAP_PRESENT && !(e & (PAGEMAP_FILE | PAGEMAP_EXCLUSIVE)))
+			ret_page[i] |= MAPS_SHARED;
+	}
+}
+
+static void look_region(uint64_t va, unsigned int n, const struct page_region *r, uint8_t *ret_page)
+{
+	uint64_t end = ENV_MIN(r->end, va + n * PAGE), p;
+
+	for (p = ENV_MAX(r->start, va); p < end; p += PAGE) {
+		uint8_t *page = &ret_page[(p - va) >> BALUN_PAGE_SHIFT];
+
+		if (r->categories & PAGE_IS_HUGE)
+			*page |= MAPS_HUGE;
+		if (r->categories & PAGE_IS_PFNZERO)
+			*page = (*page & ~MAPS_SHARED) | MAPS_ZERO;
+	}
+}
+
+int maps_look(uint64_t va, unsigned int n, uint8_t *ret_page)
+{
+	struct page_region region[16];
+	uint64_t entry[128], end = va + n * PAGE;
+	struct pm_scan_arg a = { .size = sizeof(a),
+				 .start = va,
+				 .end = end,
+				 .vec = (uintptr_t)region,
+				 .vec_len = 16,
+				 .category_anyof_mask = PAGE_IS_HUGE | PAGE_IS_PFNZERO,
+				 .return_mask = PAGE_IS_HUGE | PAGE_IS_PFNZERO };
+	unsigned int i, k;
+	int got;
+
+	for (i = 0; i < n; i += k) {
+		k = ENV_MIN(n - i, 128U);
+		if (pread(pagemap_fd, entry, k * 8, ((va >> BALUN_PAGE_SHIFT) + i) * 8) !=
+		    (ssize_t)(k * 8))
+			return -EFAULT;
+		look_entries(entry, k, ret_page + i);
+	}
+	for (; a.start < end; a.start = a.walk_end) {
+		got = ioctl(pagemap_fd, PAGEMAP_SCAN, &a);
+		if (got < 0)
+			break; /* an older kernel */
+		for (int j = 0; j < got; j++)
+			look_region(va, n, &region[j], ret_page);
+	}
+	return 0;
+}
+
 bool maps_is_huge(uint64_t va)
 {
 	struct page_region r = { 0 };

@@ -198,12 +198,16 @@ static void uffd_detach(void *e)
 	env_free(u);
 }
 
-static int uffd_device_attach(void *e, unsigned int dev, const struct balun_desc *desc)
+static int uffd_device_attach(void *e, unsigned int dev, struct balun_desc *desc)
 {
 	struct uffd *u = e;
 	uint64_t base = (uintptr_t)desc->host_base;
 	int err = 0;
 
+	if (desc->caps & BALUN_CAP_COHERENT && !u->move) {
+		env_log(1, "coherent device memory needs UFFDIO_MOVE: it is used as private");
+		desc->caps &= ~BALUN_CAP_COHERENT;
+	}
 	env_mutex_lock(&u->lock);
 	u->device[dev] = *desc;
 	if (!(desc->caps & BALUN_CAP_HOST_MEMORY) || !u->move) {
@@ -254,11 +258,43 @@ static void split_holes(struct engine_run *r)
 	r->where = here ? ENGINE_SYSTEM : ENGINE_NONE;
 }
 
-static void describe_memory(struct engine_run *r, bool watched, bool need_perm)
+/* all that the kernel says of its pages; cut where the answer changes */
+static void describe_pages(struct engine_run *r)
+{
+	unsigned int n = r->len >> BALUN_PAGE_SHIFT, k = 1;
+	uint8_t page[BALUN_BLOCK_PAGES];
+
+	if (maps_look(r->va, n, page))
+		return;
+	while (k < n && page[k] == page[0])
+		k++;
+	r->len = k * PAGE;
+	r->where = page[0] & MAPS_HERE ? ENGINE_SYSTEM : ENGINE_NONE;
+	r->zero = !!(page[0] & MAPS_ZERO);
+	r->huge = !!(page[0] & MAPS_HUGE);
+	r->shared = !!(page[0] & MAPS_SHARED);
+}
+
+/*
+ * Coherent memory: cut where pages cease to be mapped, or to be held. If that changes before the
+ * answer is used, a migration has changed it, and the retry protocol notices.
+ */
+static void describe_coherent(struct engine_run *r)
+{
+	unsigned int n = r->len >> BALUN_PAGE_SHIFT;
+	env_bits present;
+
+	if (maps_present(r->va, n, present))
+		return;
+	r->cpu = env_bit(present, 0);
+	r->len = ENV_MIN(n, env_bits_next(present, 0, !r->cpu)) * PAGE;
+}
+
+static void describe_memory(struct engine_run *r, bool watched, enum engine_detail detail)
 {
 	struct vma v;
 
-	if (watched && !need_perm) {
+	if (watched && detail == DESCRIBE_WHERE) {
 		r->mapped = r->movable = 1;
 		return;
 	}
@@ -283,12 +319,14 @@ static void describe_memory(struct engine_run *r, bool watched, bool need_perm)
 	} else {
 		r->movable = 1;
 	}
-	if (r->where == ENGINE_SYSTEM && r->movable && need_perm)
+	if (r->where == ENGINE_SYSTEM && detail == DESCRIBE_ALL)
+		describe_pages(r);
+	else if (r->where == ENGINE_SYSTEM && r->movable && detail == DESCRIBE_PERM)
 		split_holes(r);
 }
 
-static int uffd_describe(void *e, uint64_t va, uint64_t len, bool need_perm, struct engine_run *run,
-			 int n)
+static int uffd_describe(void *e, uint64_t va, uint64_t len, enum engine_detail detail,
+			 struct engine_run *run, int n)
 {
 	struct uffd *u = e;
 	uint64_t end = ENV_MIN(va + len, BLOCK_OF(va) + BLOCK);
@@ -314,8 +352,10 @@ static int uffd_describe(void *e, uint64_t va, uint64_t len, bool need_perm, str
 			r->where = ENGINE_DEVICE;
 			r->dev = SOFTPT_DEV(s.place);
 			r->off = (uint64_t)SOFTPT_PGNO(s.place) << BALUN_PAGE_SHIFT;
+			if (uffd_is_coherent(u, r->dev))
+				describe_coherent(r);
 		}
-		describe_memory(r, watched, need_perm);
+		describe_memory(r, watched, detail);
 		va += r->len;
 	}
 	return k;
@@ -422,12 +462,19 @@ static bool uffd_poison(void *e, unsigned int dev, uint64_t va)
 	struct uffd *u = e;
 	int err = -EOPNOTSUPP;
 	struct softpt_run r;
+	uint64_t done;
 
 	env_mutex_lock(&u->lock);
-	softpt_run(u->pt, va, BALUN_PAGE_SIZE, &r);
-	if (!r.away || r.busy || SOFTPT_DEV(r.place) != dev) {
-		env_mutex_unlock(&u->lock);
-		return false;
+	for (;;) {
+		softpt_run(u->pt, va, BALUN_PAGE_SIZE, &r);
+		if (!r.away || r.busy || SOFTPT_DEV(r.place) != dev) {
+			env_mutex_unlock(&u->lock);
+			return false;
+		}
+		if (!uffd_is_coherent(u, dev) ||
+		    uffd_unmap_coherent(u, va, r.place, PAGE, &done) != -EAGAIN)
+			break;
+		uffd_yield_to_events(u);
 	}
 	release_range(u, va, BALUN_PAGE_SIZE);
 	while (u->caps.poison) {

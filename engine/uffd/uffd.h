@@ -10,6 +10,7 @@
  * transit.c  pages between collect and commit; the kernel's calls
  * collect.c  pages leave the program's memory
  * commit.c   and come back
+ * coherent.c pages on a device that stay mapped
  * events.c   the thread that reads the context
  * inside.c   threads inside Balun keep their stack
  * hooks.c    memory calls seen before they happen
@@ -68,6 +69,12 @@ bool maps_is_object(uint64_t start, uint64_t end, uint64_t *ret_until);
 /* bit i: page i of [va, va + n pages) is present or swapped out. n <= 512 */
 int maps_present(uint64_t va, unsigned int n, uint64_t *ret_bits);
 bool maps_is_huge(uint64_t va);
+/* MAPS_* of each of n <= 512 pages: 0 or -errno */
+int maps_look(uint64_t va, unsigned int n, uint8_t *ret_page);
+#define MAPS_HERE   1
+#define MAPS_ZERO   2 /* the zero page (6.7; before, it looks like a shared one) */
+#define MAPS_HUGE   4 /* a part of a huge page that is mapped whole (6.7) */
+#define MAPS_SHARED 8 /* anonymous, and another process may map it too */
 
 /* ---- watch.c: sorted disjoint ranges; engine lock held ---- */
 struct watch_range {
@@ -181,6 +188,24 @@ struct frame_slot *frames_get_full(struct uffd *u, unsigned int n);
 void frames_put(struct uffd *u, struct frame_slot *s);
 /* make a registered range of the engine's own memory empty again, without events */
 void frames_empty(struct uffd *u, uint64_t addr, uint64_t len);
+
+/* moving a page into or out of the memory of this device is all that a migration takes */
+static inline bool uffd_is_host(const struct uffd *u, unsigned int dev)
+{
+	return u->device[dev].host_base && !(u->device[dev].caps & BALUN_CAP_COHERENT);
+}
+static inline bool uffd_is_coherent(const struct uffd *u, unsigned int dev)
+{
+	return u->device[dev].caps & BALUN_CAP_COHERENT;
+}
+
+/* coherent.c; lock held. The first pages of a run at @place: bytes done in *ret_done, > 0 if 0 is
+ * returned; -EAGAIN an event is pending; other errors: the first page cannot be (un)mapped */
+int uffd_unmap_coherent(struct uffd *u, uint64_t va, uint32_t place, uint64_t len,
+			uint64_t *ret_done);
+int uffd_map_coherent(struct uffd *u, uint64_t va, uint32_t place, uint64_t len,
+		      uint64_t *ret_done);
+bool uffd_is_held(const struct uffd *u, uint32_t place);
 
 /* collect.c, commit.c */
 int uffd_collect(void *e, struct engine_batch *b);

@@ -162,6 +162,9 @@ static void kit_needs(const struct kit_case *c, struct kit *k)
 		kit_skip("the driver is not soft: it runs no functions");
 	if (c->flags & KIT_PEER && !(kit_caps(k->dev) & BALUN_CAP_PEER))
 		kit_skip("the driver does not declare BALUN_CAP_PEER");
+	if (c->flags & KIT_COHERENT && !(kit_caps(k->dev) & BALUN_CAP_COHERENT))
+		kit_skip(
+			"no coherent memory: the device has none, or the engine lacks UFFDIO_MOVE");
 }
 
 static void kit_end(struct kit *k)

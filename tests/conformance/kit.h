@@ -103,6 +103,7 @@ struct kit {
 #define KIT_SOFT      (1u << 4) /* launches functions: the driver is soft */
 #define KIT_PEER      (1u << 5) /* needs BALUN_CAP_PEER */
 #define KIT_CHILD     (1u << 6) /* forks this very process, on any engine: not under TSan */
+#define KIT_COHERENT  (1u << 7) /* needs BALUN_CAP_COHERENT, of driver and engine */
 
 /**
  * struct kit_case - a case
@@ -121,7 +122,7 @@ struct kit_case {
 /* the visible list of groups: conform.c */
 extern const struct kit_case cases_map[], cases_copy[], cases_fail[], cases_perm[], cases_device[],
 	cases_close[], cases_vm[], cases_moving[], cases_fork[], cases_hint[], cases_query[],
-	cases_thread[], cases_memory[], cases_api[], cases_soft[];
+	cases_thread[], cases_memory[], cases_api[], cases_soft[], cases_coherent[];
 
 void kit_fail(const char *file, int line, const char *fmt, ...)
 	__attribute__((noreturn, format(printf, 3, 4)));

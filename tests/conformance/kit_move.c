@@ -144,7 +144,7 @@ void kit_mirror_at(const char *file, int line, struct kit *k, struct balun_devic
 			continue;
 		x = kit_query1(k, va);
 		here = x.where == BALUN_WHERE_DEVICE && x.device == id;
-		if (here != (e.kind == BALUN_KIND_LOCAL))
+		if (here != (e.kind == BALUN_KIND_LOCAL || e.kind == BALUN_KIND_COHERENT))
 			kit_fail(file, line, "page %#llx is %s the device and mapped as if not so",
 				 (unsigned long long)va, here ? "on" : "not on");
 		if (e.perm & BALUN_PERM_WRITE && !(x.flags & BALUN_EXTENT_WRITE))

@@ -75,6 +75,9 @@ static int probe_options(const struct balun_options *opt, struct balun_desc *d)
 		d->caps &= ~BALUN_CAP_HOST_MEMORY;
 	if (!strcmp(balun_opt_str(opt, "peer", "1"), "0"))
 		d->caps &= ~BALUN_CAP_PEER;
+	/* what is coherent behaves otherwise: only the cases that are about that see it */
+	if (strcmp(balun_opt_str(opt, "coherent", "0"), "1"))
+		d->caps &= ~BALUN_CAP_COHERENT;
 	if (!(d->caps & BALUN_CAP_HOST_MEMORY))
 		d->host_base = NULL;
 	/* the probe has page tables whatever is inside, and begins and waits as one */
@@ -202,8 +205,11 @@ static const char *probe_check_seg(const struct probe *p, const struct balun_seg
 	if (prev && (s->va < prev->va + prev->len ||
 		     s->va >> BALUN_BLOCK_SHIFT != prev->va >> BALUN_BLOCK_SHIFT))
 		return "segments overlap, are out of order, or leave the block";
-	if (s->kind > BALUN_KIND_PEER)
+	if (s->kind > BALUN_KIND_COHERENT || s->kind == BALUN_KIND_ZERO)
 		return "a segment has no such kind";
+	if (s->kind == BALUN_KIND_COHERENT &&
+	    (!(p->desc.caps & BALUN_CAP_COHERENT) || s->perm & BALUN_PERM_ATOMIC))
+		return "a segment is coherent that should not be";
 	if (s->kind == BALUN_KIND_LOCAL &&
 	    (s->addr >= p->desc.mem_bytes || s->len > p->desc.mem_bytes - s->addr))
 		return "a segment lies outside device memory";
@@ -496,11 +502,12 @@ static int probe_peer_addr(void *priv, struct balun_device *client, uint64_t off
 const struct balun_driver probe_driver = {
 	.size = sizeof(struct balun_driver),
 	.caps = BALUN_CAP_MMU | BALUN_CAP_HOST_MEMORY | BALUN_CAP_PEER | BALUN_CAP_ALLOC |
-		BALUN_CAP_TWO_PHASE | BALUN_CAP_WRAPPER,
+		BALUN_CAP_TWO_PHASE | BALUN_CAP_WRAPPER | BALUN_CAP_COHERENT,
 	.name = "probe",
 	.help = "mem=ALL  device memory at most\n"
 		"host=1  0: hide that device memory is host memory\n"
-		"peer=1  0: no direct copies\n",
+		"peer=1  0: no direct copies\n"
+		"coherent=0  1: do not hide that device memory is coherent\n",
 	.open = probe_open,
 	.close = probe_close,
 	.map = probe_map,

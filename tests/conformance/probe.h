@@ -8,7 +8,7 @@
  * but the inner driver's copy, and fault where there is no translation.
  *
  * Options: mem=BYTES device memory at most; host=0 hide BALUN_CAP_HOST_MEMORY, so that pages are
- * copied; peer=0 hide BALUN_CAP_PEER.
+ * copied; peer=0 hide BALUN_CAP_PEER; coherent=1 do not hide BALUN_CAP_COHERENT.
  */
 #ifndef BALUN_PROBE_H
 #define BALUN_PROBE_H

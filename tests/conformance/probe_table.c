@@ -48,7 +48,7 @@ static struct probe_entry table_decode(uint64_t w)
 		return e;
 	e.valid = true;
 	e.perm = w & 7;
-	e.kind = w >> 4 & 3;
+	e.kind = w >> 4 & 7;
 	e.addr = w & ~(BALUN_PAGE_SIZE - 1);
 	return e;
 }

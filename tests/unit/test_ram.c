@@ -49,13 +49,17 @@ static void says_where_its_memory_is(void **state)
 
 	assert_int_equal(ram_dev_open(&d, "ram:mem=4M"), 0);
 	assert_int_equal(d.desc.mem_bytes, 4 << 20);
-	assert_int_equal(d.desc.caps, balun_ram_driver.caps);
+	assert_int_equal(d.desc.caps, BALUN_CAP_HOST_MEMORY);
 	assert_int_equal((uintptr_t)d.desc.host_base % BALUN_BLOCK_SIZE, 0);
 	((char *)d.desc.host_base)[d.desc.mem_bytes - 1] = 1;
 	ram_dev_close(&d);
 	assert_int_equal(ram_dev_open(&d, "ram"), 0);
 	assert_int_equal(d.desc.mem_bytes, 256 << 20);
 	ram_dev_close(&d);
+	assert_int_equal(ram_dev_open(&d, "ram:coherent=1"), 0);
+	assert_int_equal(d.desc.caps, balun_ram_driver.caps);
+	ram_dev_close(&d);
+	assert_int_equal(ram_dev_open(&d, "ram:coherent=2"), -EINVAL);
 }
 
 static void refuses_odd_sizes(void **state)
