@@ -86,6 +86,30 @@ suite() {
 	fi
 }
 
+# suite, and its cells by name
+matrix_suite() { # name, command...
+	local name=$1 limit=$((240 * slow))
+	shift
+	is_wanted "$prefix$name" || return 0
+	: >"$logs/log"
+	suite "$name" "$limit" "$@"
+	sed -nE 's/^(ok|FAIL|SKIP) ([^ :]+).*/\1 \2/p' "$logs/log" |
+		awk '{ print ($1 == "ok" ? "" : $1 ":") $2 }' | fmt -w 110 | sed 's/^/    /'
+}
+
+matrix() {
+	local d
+	if ! uffd_works; then
+		skip_suite "matrix" "$refusal"
+		return
+	fi
+	for d in ram soft; do
+		matrix_suite "matrix/$d" "$BUILD/tests/matrix/matrix" --driver "$d"
+		matrix_suite "matrix/$d-copy" env BALUN_UFFD_COPY=1 \
+			"$BUILD/tests/matrix/matrix" --driver "$d"
+	done
+}
+
 unit() { # pattern of names
 	local t name
 	for t in "$BUILD"/tests/unit/test_*; do
@@ -140,6 +164,7 @@ functional() { # what every kind of build runs
 	conform uffd "${specs[@]}"
 	conform sim "${specs[@]}"
 	fallback
+	matrix
 	suite examples $((30 * slow)) tests/cli/examples.sh
 	suite demo $((60 * slow)) tests/cli/demo.sh
 	suite cli $((60 * slow)) tests/cli/run.sh
@@ -195,6 +220,7 @@ if [ $all -eq 1 ]; then
 		unit .
 		conform uffd "${specs[@]}"
 		conform sim "${specs[@]}"
+		matrix
 		suite demo 600 tests/cli/demo.sh
 	fi
 

@@ -28,6 +28,7 @@ check tools "$public|tools/[a-z_]+\.h|bench/bench\.h|tests/conformance/conform\.
 check bench "$public|bench/[a-z_]+\.h"
 check examples "$public"
 check tests/conformance "$public|tests/conformance/[a-z_]+\.h"
+check tests/matrix "$public"
 
 # an engine's own headers stay inside it
 out=$(grep -rnE --include='*.[ch]' 'include "(drivers|engine)/' . --exclude-dir=build* |
