@@ -165,11 +165,12 @@ int open_device(unsigned int i)
 	char spec[80];
 
 	if (i == 2)
-		snprintf(spec, sizeof(spec), "%s",
-			 s->options & 1 ? "ram:mem=2M" : "inject(ram:mem=2M)");
+		snprintf(spec, sizeof(spec), s->options & 1 ? "%s" : "inject(%s)",
+			 s->options & 0x200 ? "ram:mem=2M,coherent=1" : "ram:mem=2M");
 	else
-		snprintf(spec, sizeof(spec), "testdev:slot=%u,room=%u,two=%u,peer=%u", i,
-			 i ? 0 : s->room, s->options >> (1 + i) & 1, s->options >> (3 + i) & 1);
+		snprintf(spec, sizeof(spec), "testdev:slot=%u,room=%u,two=%u,peer=%u,coherent=%u",
+			 i, i ? 0 : s->room, s->options >> (1 + i) & 1, s->options >> (3 + i) & 1,
+			 !i && s->options & 0x100);
 	return balun_device_open(world.space, spec, &world.handle[i].dev);
 }
 

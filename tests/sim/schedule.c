@@ -183,7 +183,7 @@ void schedule_make(struct schedule *s, uint64_t seed)
 	s->nthreads = 2 + below(4);
 	s->nops = 10 + below(50);
 	s->room = below(3) ? 3 + below(20) : 0;
-	s->options = below(256);
+	s->options = below(1024);
 	hot = below(WINDOWS);
 	for (i = 0; i < s->nops; i++) {
 		make_op(&s->op[i], s, hot);

@@ -42,7 +42,7 @@ bool testdev_any_dead(void)
 static int testdev_open(struct balun_device *dev, const struct balun_options *opt,
 			struct balun_desc *ret_desc, void **ret_priv)
 {
-	uint64_t slot, room, two, peer;
+	uint64_t slot, room, two, peer, coherent;
 	struct testdev *t;
 	int err;
 
@@ -53,6 +53,8 @@ static int testdev_open(struct balun_device *dev, const struct balun_options *op
 		err = balun_opt_size(opt, "two", 0, &two);
 	if (!err)
 		err = balun_opt_size(opt, "peer", 0, &peer);
+	if (!err)
+		err = balun_opt_size(opt, "coherent", 0, &coherent);
 	if (err)
 		return err;
 	if (slot >= DEVS || room > MEM_PAGES)
@@ -72,9 +74,11 @@ static int testdev_open(struct balun_device *dev, const struct balun_options *op
 	t->slot = slot;
 	t->room = room;
 	t->caps = BALUN_CAP_MMU | (room ? BALUN_CAP_ALLOC : 0) | (two ? BALUN_CAP_TWO_PHASE : 0) |
-		  (peer ? BALUN_CAP_PEER : 0);
+		  (peer ? BALUN_CAP_PEER : 0) |
+		  (coherent ? BALUN_CAP_COHERENT | BALUN_CAP_HOST_MEMORY : 0);
 	open_now[slot] = true;
 	ret_desc->mem_bytes = BALUN_BLOCK_SIZE;
+	ret_desc->host_base = coherent ? t->mem : NULL;
 	ret_desc->caps = t->caps;
 	*ret_priv = t;
 	return 0;
@@ -140,6 +144,12 @@ static void entry_remove(struct testdev *t, struct entry *e)
 		t->nmapped[e->page]--;
 }
 
+/* memory that others reach too */
+static bool in_place(uint32_t kind)
+{
+	return kind == BALUN_KIND_SYSTEM || kind == BALUN_KIND_COHERENT;
+}
+
 /* one true copy: what another device has at this address must be the same place */
 static void check_others(const struct testdev *t, unsigned int i, const struct entry *e)
 {
@@ -150,7 +160,8 @@ static void check_others(const struct testdev *t, unsigned int i, const struct e
 
 		if (&devs[d] == t || !open_now[d] || !o->valid)
 			continue;
-		if (o->kind != e->kind || e->kind == BALUN_KIND_LOCAL)
+		if (!in_place(o->kind) || !in_place(e->kind) ||
+		    (o->kind == BALUN_KIND_COHERENT && e->kind == BALUN_KIND_COHERENT))
 			FAIL("entry %u: kind %u on device %u, kind %u on device %u", i, e->kind,
 			     t->slot, o->kind, d);
 	}
@@ -168,7 +179,9 @@ static void map_page(struct testdev *t, const struct balun_seg *s, uint64_t at)
 	if (s->kind == BALUN_KIND_LOCAL)
 		CHECK(new.page < MEM_PAGES && (!t->room || t->taken[new.page]));
 	else
-		CHECK(s->kind == BALUN_KIND_SYSTEM && s->addr == s->va);
+		CHECK(in_place(s->kind) && s->addr == s->va);
+	if (s->kind == BALUN_KIND_COHERENT)
+		CHECK(t->caps & BALUN_CAP_COHERENT && !(s->perm & BALUN_PERM_ATOMIC));
 	check_others(t, i, &new);
 	if (e->valid &&
 	    (e->kind != new.kind || (new.kind == BALUN_KIND_LOCAL && e->page != new.page)))
@@ -370,10 +383,11 @@ int testdev_fault(unsigned int slot, uint64_t va, uint64_t len, uint32_t access)
 
 const struct balun_driver driver_testdev = {
 	.size = sizeof(struct balun_driver),
-	.caps = BALUN_CAP_MMU | BALUN_CAP_PEER | BALUN_CAP_ALLOC | BALUN_CAP_TWO_PHASE,
+	.caps = BALUN_CAP_MMU | BALUN_CAP_PEER | BALUN_CAP_ALLOC | BALUN_CAP_TWO_PHASE |
+		BALUN_CAP_HOST_MEMORY | BALUN_CAP_COHERENT,
 	.name = "testdev",
 	.help = "slot=0  which\nroom=0  pages it hands out itself\ntwo=0  two-phase unmaps\n"
-		"peer=0  peer addresses\n",
+		"peer=0  peer addresses\ncoherent=0  CPUs address its memory\n",
 	.open = testdev_open,
 	.close = testdev_close,
 	.map = testdev_map,

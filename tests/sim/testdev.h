@@ -41,8 +41,9 @@ struct testdev {
 	uint8_t failures[MEM_PAGES]; /* copies from it that failed: a page is not lost to bad luck
 				      */
 	struct copy_batch batch[COPIES];
-	char mem[MEM_PAGES][BALUN_PAGE_SIZE];
 	bool zero[MEM_PAGES]; /* mem is to be read as zero: spares filling it */
+	/* aligned as the memory of a device that CPUs address must be */
+	char mem[MEM_PAGES][BALUN_PAGE_SIZE] __attribute__((aligned(1 << 21)));
 };
 
 extern struct testdev devs[DEVS];

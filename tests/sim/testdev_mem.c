@@ -104,6 +104,8 @@ static void copy_page(struct testdev *t, const struct balun_copy *op, uint64_t a
 	if (op->dst_kind == BALUN_KIND_LOCAL && op->src_kind == BALUN_KIND_ZERO) {
 		check_in_transit(t, i);
 		t->zero[i] = true;
+		if (t->caps & BALUN_CAP_COHERENT)
+			testdev_page(t, i); /* others look at it too */
 		return;
 	}
 	CHECK(op->dst_kind == BALUN_KIND_LOCAL || op->src_kind == BALUN_KIND_LOCAL);
