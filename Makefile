@@ -37,7 +37,7 @@ setup:
 
 # A new or changed meson.build anywhere: configure again.
 $(BUILD)/build.ninja: $(meson_files) | setup
-	@if [ -f $@ ]; then meson setup --reconfigure $(BUILD) >$(BUILD)/configure.log 2>&1 || \
+	@if [ -f $(BUILD)/meson-private/coredata.dat ]; then meson setup --reconfigure $(BUILD) >$(BUILD)/configure.log 2>&1 || \
 		{ cat $(BUILD)/configure.log; exit 1; }; \
 	else meson setup --prefix=$(PREFIX) --libdir=lib $(MESON_ARGS) $(BUILD); fi
 	@touch $@

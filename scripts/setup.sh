@@ -4,6 +4,7 @@
 # Install what a build needs and this machine lacks, by Debian package name, saying so.
 # Usage: scripts/setup.sh build|check|check-all     (silent when nothing is missing)
 set -u
+cd "$(dirname "$0")/.." || exit 1
 goal=${1:-build}
 missing=()
 
@@ -64,4 +65,6 @@ if ! "${run[@]}" apt-get install -y --no-install-recommends "${missing[@]}" >"$l
 		exit 1
 	fi
 fi
+# what a build folder has probed for may be there now: configure again
+rm -f build*/build.ninja
 echo "setup: done"

@@ -112,6 +112,10 @@ matrix() {
 
 unit() { # pattern of names
 	local t name
+	if [ ! -x "$BUILD/tests/unit/test_env" ]; then
+		suite unit 1 sh -c "echo 'error: $BUILD was configured without cmocka'; exit 1"
+		return
+	fi
 	for t in "$BUILD"/tests/unit/test_*; do
 		[ -f "$t" ] && [ -x "$t" ] || continue
 		name=${t##*/test_}
@@ -182,7 +186,7 @@ variant() { # name, meson arguments...: another build directory, quietly
 	local log=$logs/build
 	BUILD=build-$1
 	shift
-	if ! { [ -f "$BUILD/build.ninja" ] && meson setup --reconfigure "$@" "$BUILD" ||
+	if ! { [ -f "$BUILD/meson-private/coredata.dat" ] && meson setup --reconfigure "$@" "$BUILD" ||
 		meson setup "$@" "$BUILD"; } >"$log" 2>&1 || ! ninja -C "$BUILD" >>"$log" 2>&1; then
 		suite "build" 1 sh -c "grep -aE 'error|ERROR|FAILED' $log | head -n 20; exit 1"
 		return 1
