@@ -33,12 +33,15 @@
  * @seq: grows with every invalidation; a reader that sees it unchanged under @lock, with @active
  *       zero, may write mirror entries
  * @active: invalidations between begin and end
+ * @arrived: device faults that had to wait for @active to become 0, ever
+ * @left: those of them that wait no more
  */
 struct core_stripe {
 	struct env_mutex lock;
 	struct env_cond idle; /* active became 0 */
+	struct env_cond turn; /* left grew */
 	uint64_t seq;
-	uint32_t active;
+	uint32_t active, arrived, left;
 } __attribute__((aligned(64)));
 
 /* a block with pages on a device: a link of the device's list, least recently used first */
@@ -124,7 +127,9 @@ void core_hist_add(struct balun_hist *h, uint64_t ns);
 
 /* mirror.c */
 int core_read_begin(struct balun_space *sp, uint64_t va, uint64_t deadline, uint64_t *ret_seq);
-bool core_read_retry(struct core_stripe *st, uint64_t seq); /* lock held */
+bool core_read_retry(struct core_stripe *st, uint64_t seq);	   /* lock held */
+int core_wait_inactive(struct core_stripe *st, uint64_t deadline); /* lock held */
+void core_give_way(struct balun_space *sp, uint64_t va);
 void core_unmap_all(struct balun_space *sp, uint64_t va, uint64_t len, enum balun_cause cause);
 
 /* migrate.c: moves the wanted pages of one block; adds to *counts */

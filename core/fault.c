@@ -295,18 +295,12 @@ static int map_stubborn(struct fault *f)
 {
 	struct core_stripe *st = core_stripe(f->sp, f->block);
 	struct sight s;
-	uint64_t now;
 	int err;
 
 	env_mutex_lock(&st->lock);
-	while (st->active) {
-		now = env_now_ns();
-		if (now >= f->deadline) {
-			err = -EBUSY;
-			goto unlock;
-		}
-		env_cond_wait(&st->idle, &st->lock, f->deadline - now);
-	}
+	err = core_wait_inactive(st, f->deadline);
+	if (err)
+		goto unlock;
 	describe_block(f->sp, f->w, f->block, DESCRIBE_PERM, &f->nruns);
 	err = check_access(f);
 	if (err)

@@ -389,6 +389,7 @@ int core_migrate_range(struct balun_space *sp, uint64_t va, uint64_t len, unsign
 
 		env_bits_set_range(mv.want, (va - block) >> BALUN_PAGE_SHIFT,
 				   (to - va) >> BALUN_PAGE_SHIFT);
+		core_give_way(sp, block);
 		err = core_move_block(sp, &mv, counts);
 		if (err)
 			return err;

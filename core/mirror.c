@@ -11,21 +11,51 @@
  */
 #include "core/core.h"
 
+/* lock held, let go of while waiting. 0, or -EBUSY after @deadline */
+int core_wait_inactive(struct core_stripe *st, uint64_t deadline)
+{
+	uint64_t now;
+
+	env_assert_held(&st->lock);
+	if (!st->active)
+		return 0;
+	st->arrived++;
+	while (st->active && (now = env_now_ns()) < deadline)
+		env_cond_wait(&st->idle, &st->lock, deadline - now);
+	st->left++;
+	env_cond_wake(&st->turn);
+	return st->active ? -EBUSY : 0;
+}
+
+/*
+ * Before a migration that nobody's fault asked for: as many device faults as wait now for the end
+ * of invalidations go first. Without that, migrations that follow one another closely (two of them
+ * are enough) keep @active above 0 for as long as they like, and a fault that wakes up finds the
+ * next one under way.
+ *
+ * No lock is held, and nothing is in transit. Faults wait for what is active, and that must not
+ * wait for the caller: so the thread that serves CPU faults, on whom it may wait, never comes here.
+ * Bounded: each fault leaves at its deadline, and who comes later is not waited for.
+ */
+void core_give_way(struct balun_space *sp, uint64_t va)
+{
+	struct core_stripe *st = core_stripe(sp, va);
+	uint32_t upto;
+
+	env_mutex_lock(&st->lock);
+	upto = st->arrived;
+	while ((int32_t)(upto - st->left) > 0)
+		env_cond_wait(&st->turn, &st->lock, ENV_FOREVER);
+	env_mutex_unlock(&st->lock);
+}
+
 int core_read_begin(struct balun_space *sp, uint64_t va, uint64_t deadline, uint64_t *ret_seq)
 {
 	struct core_stripe *st = core_stripe(sp, va);
-	int err = 0;
+	int err;
 
 	env_mutex_lock(&st->lock);
-	while (st->active) {
-		uint64_t now = env_now_ns();
-
-		if (now >= deadline) {
-			err = -EBUSY;
-			break;
-		}
-		env_cond_wait(&st->idle, &st->lock, deadline - now);
-	}
+	err = core_wait_inactive(st, deadline);
 	if (!err)
 		*ret_seq = st->seq;
 	env_mutex_unlock(&st->lock);

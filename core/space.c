@@ -55,6 +55,7 @@ static void locks_init(struct balun_space *sp)
 	for (i = 0; i < CORE_STRIPES; i++) {
 		env_mutex_init(&sp->stripe[i].lock);
 		env_cond_init(&sp->stripe[i].idle);
+		env_cond_init(&sp->stripe[i].turn);
 	}
 }
 
@@ -63,6 +64,7 @@ static void locks_destroy(struct balun_space *sp)
 	unsigned int i;
 
 	for (i = 0; i < CORE_STRIPES; i++) {
+		env_cond_destroy(&sp->stripe[i].turn);
 		env_cond_destroy(&sp->stripe[i].idle);
 		env_mutex_destroy(&sp->stripe[i].lock);
 	}
