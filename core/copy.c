@@ -15,13 +15,14 @@ static void fail_piece(struct engine_batch *b, const struct engine_piece *p)
 static int run_ops(struct balun_space *sp, struct core_work *w, struct balun_device *dev,
 		   unsigned int n)
 {
-	uint64_t cookie;
+	uint64_t cookie, t0 = env_now_ns();
 	unsigned int i;
 	int err;
 
 	err = dev->ops.copy(dev->priv, w->op, n, &cookie);
 	if (!err)
 		err = dev->ops.copy_wait(dev->priv, cookie);
+	core_count(&sp->stats.copy_ns, env_now_ns() - t0);
 	if (err) {
 		core_count(&sp->stats.copy_errors, 1);
 		for (i = 0; i < n; i++)
@@ -123,13 +124,10 @@ static void copy_to_system(struct balun_space *sp, struct core_work *w)
 
 void core_copy_batch(struct balun_space *sp, struct core_work *w)
 {
-	uint64_t t0 = env_now_ns();
-
 	if (w->b.dst)
 		copy_to_device(sp, w);
 	else
 		copy_to_system(sp, w);
-	core_count(&sp->stats.copy_ns, env_now_ns() - t0);
 }
 
 int core_read_device(struct balun_space *sp, unsigned int dev_id, uint64_t off, void *host,

@@ -192,6 +192,9 @@ void core_resident_forget(struct balun_device *dev);
 /* device.c */
 struct balun_device *core_device_get(struct balun_space *sp, unsigned int id); /* NULL: closing */
 void core_device_put(struct balun_device *dev);
+/* the same with move_lock held */
+struct balun_device *core_device_hold(struct balun_space *sp, unsigned int id);
+void core_device_release(struct balun_device *dev);
 int core_device_open(struct balun_space *sp, const char *spec, struct balun_device **ret_dev);
 int core_device_end(struct balun_device *dev); /* devices_lock held */
 

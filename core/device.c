@@ -3,15 +3,30 @@
 #include "core/core.h"
 
 /* a reference for the time of a fault or migration; NULL: no such device, or it is closing */
+struct balun_device *core_device_hold(struct balun_space *sp, unsigned int id)
+{
+	struct balun_device *dev = id && id < CORE_DEVICE_SLOTS ? sp->device[id] : NULL;
+
+	env_assert_held(&sp->move_lock);
+	if (!dev || dev->closing)
+		return NULL;
+	dev->users++;
+	return dev;
+}
+
+void core_device_release(struct balun_device *dev)
+{
+	env_assert_held(&dev->space->move_lock);
+	if (--dev->users == 0 && dev->closing)
+		env_cond_wake(&dev->space->move_done);
+}
+
 struct balun_device *core_device_get(struct balun_space *sp, unsigned int id)
 {
-	struct balun_device *dev = NULL;
+	struct balun_device *dev;
 
 	env_mutex_lock(&sp->move_lock);
-	if (id && id < CORE_DEVICE_SLOTS && sp->device[id] && !sp->device[id]->closing) {
-		dev = sp->device[id];
-		dev->users++;
-	}
+	dev = core_device_hold(sp, id);
 	env_mutex_unlock(&sp->move_lock);
 	return dev;
 }
@@ -21,8 +36,7 @@ void core_device_put(struct balun_device *dev)
 	struct balun_space *sp = dev->space;
 
 	env_mutex_lock(&sp->move_lock);
-	if (--dev->users == 0 && dev->closing)
-		env_cond_wake(&sp->move_done);
+	core_device_release(dev);
 	env_mutex_unlock(&sp->move_lock);
 }
 

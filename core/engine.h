@@ -107,6 +107,23 @@ struct engine_batch {
 	struct engine_batch *next_free;
 };
 
+/* end of the run of pages from i, below @end, that have the same status; by words where it can */
+static inline unsigned int engine_status_end(const struct engine_batch *b, unsigned int i,
+					     unsigned int end)
+{
+	uint64_t same = b->status[i] * 0x0101010101010101ULL, w;
+	uint8_t status = b->status[i];
+
+	for (; i + 8 <= end; i += 8) {
+		memcpy(&w, b->status + i, 8);
+		if (w != same)
+			break;
+	}
+	while (i < end && b->status[i] == status)
+		i++;
+	return i;
+}
+
 /* size first; const; every op required */
 struct engine_ops {
 	size_t size;

@@ -41,26 +41,38 @@ void core_works_free(struct balun_space *sp)
 	}
 }
 
-/* a migration begins: false while the space is paused and it would lead away from home */
-static bool move_begin(struct balun_space *sp, bool out, unsigned int *ret_epoch)
+/*
+ * A migration to device @to (0: home) begins: 0, and the destination is held; -EBUSY while the
+ * space is paused and it would lead away from home; -ENODEV the destination is closing.
+ */
+static int move_begin(struct balun_space *sp, unsigned int to, unsigned int *ret_epoch,
+		      struct balun_device **ret_dst)
 {
-	bool ok;
+	struct balun_device *dst = NULL;
+	int err = 0;
 
 	env_mutex_lock(&sp->move_lock);
-	ok = !(out && sp->paused);
-	if (ok) {
+	if (to && sp->paused)
+		err = -EBUSY;
+	else if (to && !(dst = core_device_hold(sp, to)))
+		err = -ENODEV;
+	if (!err) {
 		*ret_epoch = sp->move_epoch;
+		*ret_dst = dst;
 		sp->moves[sp->move_epoch]++;
-		sp->moves_out += out;
+		sp->moves_out += dst != NULL;
 	}
 	env_mutex_unlock(&sp->move_lock);
-	return ok;
+	return err;
 }
 
-static void move_end(struct balun_space *sp, bool out, unsigned int epoch)
+static void move_end(struct balun_space *sp, struct balun_device *dst, unsigned int epoch)
 {
 	env_mutex_lock(&sp->move_lock);
-	sp->moves_out -= out;
+	if (dst) {
+		sp->moves_out--;
+		core_device_release(dst);
+	}
 	if (!--sp->moves[epoch] || !sp->moves_out)
 		env_cond_wake(&sp->move_done);
 	env_mutex_unlock(&sp->move_lock);
@@ -105,30 +117,15 @@ static void want_filter(struct balun_space *sp, struct core_work *w, const struc
 				status = PAGE_UNMOVABLE;
 			else if (run->where == ENGINE_NONE && !mv->holes)
 				status = PAGE_EMPTY;
-			for (; i < end; i++) {
-				if (status == PAGE_IDLE || !env_bit(b->want, i))
+			for (; status != PAGE_IDLE && i < end; i++) {
+				if (!env_bit(b->want, i))
 					continue;
 				b->status[i] = status;
 				env_bit_clear(b->want, i);
 			}
+			i = end;
 		}
 	}
-}
-
-/* end of the run of pages from i, below @end, that have the same status; by words where it can */
-static unsigned int status_end(const struct engine_batch *b, unsigned int i, unsigned int end)
-{
-	uint64_t same = b->status[i] * 0x0101010101010101ULL, w;
-	uint8_t status = b->status[i];
-
-	for (; i + 8 <= end; i += 8) {
-		memcpy(&w, b->status + i, 8);
-		if (w != same)
-			break;
-	}
-	while (i < end && b->status[i] == status)
-		i++;
-	return i;
 }
 
 /* frees the places of those asked-for pages that did not move; runs of places go at once */
@@ -148,11 +145,6 @@ static void free_places(struct engine_batch *b, const uint64_t *asked, struct ba
 	}
 }
 
-static bool left_origin(const struct engine_batch *b, unsigned int i)
-{
-	return b->origin[i] && (b->status[i] == PAGE_MOVED || b->status[i] == PAGE_GONE);
-}
-
 static void free_origins(struct balun_space *sp, struct engine_batch *b,
 			 const struct engine_piece *p)
 {
@@ -161,11 +153,9 @@ static void free_origins(struct balun_space *sp, struct engine_batch *b,
 	for (; i < end; i += n) {
 		struct balun_device *dev;
 
-		n = 1;
-		if (!left_origin(b, i))
+		n = engine_status_end(b, i, end) - i; /* a piece has one contiguous source */
+		if (b->status[i] != PAGE_MOVED && b->status[i] != PAGE_GONE)
 			continue;
-		while (i + n < end && left_origin(b, i + n))
-			n++; /* a piece has one contiguous source */
 		dev = sp->device[b->origin[i] >> 28];
 		core_resident_sub(dev, b->va, n);
 		core_free_place(dev, b->origin[i] & 0xfffffff, n);
@@ -178,7 +168,7 @@ static void add_counts(const struct engine_batch *b, const uint64_t *asked, stru
 	unsigned int i = env_bits_next(asked, 0, true), end;
 
 	while (i < BALUN_BLOCK_PAGES) {
-		end = status_end(b, i, env_bits_next(asked, i, false));
+		end = engine_status_end(b, i, env_bits_next(asked, i, false));
 		n[b->status[i]] += end - i;
 		i = env_bits_next(asked, end, true);
 	}
@@ -201,7 +191,7 @@ static void piece_stats(struct balun_space *sp, const struct core_move *mv,
 									: sp->stats.to_system;
 
 	for (; i < end; i = to) {
-		to = status_end(b, i, end);
+		to = engine_status_end(b, i, end);
 		if (b->status[i] != PAGE_MOVED)
 			continue;
 		moved += to - i;
@@ -265,11 +255,12 @@ static void batch_init(struct engine_batch *b, struct balun_space *sp, const str
 static unsigned int drop_pinned(struct balun_space *sp, const struct core_move *mv,
 				struct engine_batch *b)
 {
-	unsigned int before = env_bits_count(b->want), i;
+	unsigned int before, i;
 	env_bits pinned;
 
 	if (mv->force || !hint_pinned(sp->hints, mv->va, pinned))
 		return 0;
+	before = env_bits_count(b->want);
 	for (i = 0; i < ENV_BITS_WORDS; i++)
 		b->want[i] &= ~pinned[i];
 	return before - env_bits_count(b->want);
@@ -319,29 +310,25 @@ static unsigned int settle(struct balun_space *sp, struct core_work *w, const st
  */
 int core_move_block(struct balun_space *sp, struct core_move *mv, struct balun_counts *counts)
 {
-	struct balun_device *dst = NULL;
+	struct balun_device *dst;
 	struct core_work *w;
 	uint64_t t0 = env_now_ns();
 	env_bits asked, placed;
 	unsigned int epoch, n;
-	int err = 0;
+	int err;
 
 	mv->page_status = PAGE_BUSY;
-	if (!move_begin(sp, mv->dst != 0, &epoch)) {
+	err = move_begin(sp, mv->dst, &epoch, &dst);
+	if (err == -EBUSY) {
 		counts->busy += env_bits_count(mv->want);
 		return 0;
 	}
-	if (mv->dst) {
-		dst = core_device_get(sp, mv->dst);
-		if (!dst) {
-			err = -ENODEV;
-			goto err_end;
-		}
-	}
+	if (err)
+		return err;
 	w = core_work_get(sp);
 	if (!w) {
 		err = -ENOMEM;
-		goto err_put_device;
+		goto err_end;
 	}
 	batch_init(&w->b, sp, mv);
 	counts->pinned += drop_pinned(sp, mv, &w->b);
@@ -364,11 +351,8 @@ int core_move_block(struct balun_space *sp, struct core_move *mv, struct balun_c
 		core_count(&sp->stats.migrate_ns, t0);
 	}
 	core_work_put(sp, w);
-err_put_device:
-	if (dst)
-		core_device_put(dst);
 err_end:
-	move_end(sp, mv->dst != 0, epoch);
+	move_end(sp, dst, epoch);
 	return err;
 }
 

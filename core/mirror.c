@@ -19,10 +19,10 @@ int core_wait_inactive(struct core_stripe *st, uint64_t deadline)
 	env_assert_held(&st->lock);
 	if (!st->active)
 		return 0;
-	st->arrived++;
+	env_store_relaxed(&st->arrived, st->arrived + 1);
 	while (st->active && (now = env_now_ns()) < deadline)
 		env_cond_wait(&st->idle, &st->lock, deadline - now);
-	st->left++;
+	env_store_relaxed(&st->left, st->left + 1);
 	env_cond_wake(&st->turn);
 	return st->active ? -EBUSY : 0;
 }
@@ -42,6 +42,9 @@ void core_give_way(struct balun_space *sp, uint64_t va)
 	struct core_stripe *st = core_stripe(sp, va);
 	uint32_t upto;
 
+	/* who begins to wait at this moment need not be seen: it may as well come later */
+	if (env_likely(env_load_relaxed(&st->left) == env_load_relaxed(&st->arrived)))
+		return;
 	env_mutex_lock(&st->lock);
 	upto = st->arrived;
 	while ((int32_t)(upto - st->left) > 0)

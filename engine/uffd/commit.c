@@ -135,9 +135,9 @@ static void zap_copied(struct uffd *u, struct transit *t, struct engine_batch *b
 		unsigned int end = p->first + p->npages;
 
 		for (i = p->first; p->src_kind == BALUN_KIND_SYSTEM && i < end; i += n) {
-			for (n = 0; i + n < end && b->status[i + n] == PAGE_TAKEN; n++)
-				;
-			n = n ? zap_run(u, t, b, i, n) : 1;
+			n = engine_status_end(b, i, end) - i;
+			if (b->status[i] == PAGE_TAKEN)
+				n = zap_run(u, t, b, i, n);
 		}
 	}
 }
@@ -305,8 +305,7 @@ static void commit_out(struct uffd *u, struct transit *t, struct engine_batch *b
 				restore_out(u, t, b, p, i);
 				continue;
 			}
-			while (i + n < end && b->status[i + n] == PAGE_TAKEN)
-				n++;
+			n = engine_status_end(b, i, end) - i;
 			commit_out_run(u, t, b, p, i, n);
 		}
 	}
@@ -436,8 +435,7 @@ static void commit_home(struct uffd *u, struct transit *t, struct engine_batch *
 				restore_home(u, t, b, i);
 				continue;
 			}
-			while (i + n < end && b->status[i + n] == PAGE_TAKEN)
-				n++;
+			n = engine_status_end(b, i, end) - i;
 			commit_home_run(u, t, b, p, i, n);
 		}
 	}
