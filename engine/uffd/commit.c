@@ -70,6 +70,16 @@ static void drop_content(struct uffd *u, const struct engine_batch *b, const str
 	(void)b;
 }
 
+bool uffd_discarding(const struct uffd *u, uint64_t start, uint64_t end)
+{
+	unsigned int i;
+
+	for (i = 0; i < sizeof(u->own_remove) / sizeof(u->own_remove[0]); i++)
+		if (u->own_remove[i].start < end && start < u->own_remove[i].end)
+			return true;
+	return false;
+}
+
 /* a slot to announce an own discard in, or -1 */
 static int own_remove_slot(const struct uffd *u)
 {
@@ -125,21 +135,25 @@ static unsigned int zap_run(struct uffd *u, const struct transit *t, const struc
 	}
 }
 
-/* what was copied well leaves the program's memory */
+/*
+ * What was copied well leaves the program's memory: run by run, not piece by piece, for each call
+ * is an event, and costs two threads' turns.
+ */
 static void zap_copied(struct uffd *u, struct transit *t, struct engine_batch *b)
 {
+	env_bits copied = { 0 };
 	unsigned int j, i, n;
 
 	for (j = 0; j < b->npieces; j++) {
 		const struct engine_piece *p = &b->piece[j];
-		unsigned int end = p->first + p->npages;
 
-		for (i = p->first; p->src_kind == BALUN_KIND_SYSTEM && i < end; i += n) {
-			n = engine_status_end(b, i, end) - i;
-			if (b->status[i] == PAGE_TAKEN)
-				n = zap_run(u, t, b, i, n);
-		}
+		for (i = p->first; i < p->first + p->npages; i++)
+			if (p->src_kind == BALUN_KIND_SYSTEM && b->status[i] == PAGE_TAKEN)
+				env_bit_set(copied, i);
 	}
+	for (i = env_bits_next(copied, 0, true); i < BLOCK_PAGES;
+	     i = env_bits_next(copied, i + n, true))
+		n = zap_run(u, t, b, i, env_bits_next(copied, i, false) - i);
 }
 
 /* the page was moved to @src: back into the program's memory. Lock held, let go of while an event

@@ -119,22 +119,12 @@ static bool own_remove(struct uffd *u, uint64_t va)
 	return false;
 }
 
-static bool own_remove_any(const struct uffd *u, uint64_t start, uint64_t end)
-{
-	unsigned int i;
-
-	for (i = 0; i < sizeof(u->own_remove) / sizeof(u->own_remove[0]); i++)
-		if (u->own_remove[i].start < end && start < u->own_remove[i].end)
-			return true;
-	return false;
-}
-
 /* the program's part of a REMOVE event, run by run */
 static void on_remove(struct uffd *u, uint64_t start, uint64_t end)
 {
 	uint64_t va = start, from;
 
-	if (!own_remove_any(u, start, end)) {
+	if (!uffd_discarding(u, start, end)) {
 		uffd_quarantine(u, start, end);
 		drop_range(u, start, end);
 		return;

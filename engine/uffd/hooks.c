@@ -28,17 +28,6 @@ struct hook {
 	uint64_t cookie[8];
 };
 
-/* lock held: is an own discard under way in the range? */
-static bool discarding(const struct uffd *u, uint64_t start, uint64_t end)
-{
-	unsigned int i;
-
-	for (i = 0; i < sizeof(u->own_remove) / sizeof(u->own_remove[0]); i++)
-		if (u->own_remove[i].start < end && start < u->own_remove[i].end)
-			return true;
-	return false;
-}
-
 /* false: no space, or a call of Balun itself: just do it */
 static bool hook_begin(struct hook *h, uint64_t addr, uint64_t len)
 {
@@ -55,7 +44,7 @@ static bool hook_begin(struct hook *h, uint64_t addr, uint64_t len)
 	h->c.hooked = true;
 	env_list_init(&h->c.link);
 	env_mutex_lock(&u->lock);
-	while (discarding(u, addr, addr + len))
+	while (uffd_discarding(u, addr, addr + len))
 		env_cond_wait(&u->idle, &u->lock, ENV_FOREVER);
 	env_list_add_tail(&u->changing, &h->c.link);
 	env_mutex_unlock(&u->lock);

@@ -79,10 +79,16 @@ void uffd_protect(struct uffd *u, uint64_t va, uint64_t len, bool on)
 /*
  * The kernel refuses with EAGAIN from the moment a memory call has begun until its thread has run
  * again after the event was read. The reader drains itself; others let it and that thread run.
+ * While a discard of our own is under way they sleep until it is over: its thread needs the reader
+ * just as they do, and says when it has run.
  */
 void uffd_yield_to_events(struct uffd *u)
 {
 	env_assert_held(&u->lock);
+	if (!uffd_on_reader(u) && uffd_discarding(u, 0, UINT64_MAX)) {
+		env_cond_wait(&u->idle, &u->lock, ENV_FOREVER);
+		return;
+	}
 	env_mutex_unlock(&u->lock);
 	if (uffd_on_reader(u))
 		uffd_drain_events(u);

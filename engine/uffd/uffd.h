@@ -210,6 +210,8 @@ bool uffd_is_held(const struct uffd *u, uint32_t place);
 /* collect.c, commit.c */
 int uffd_collect(void *e, struct engine_batch *b);
 void uffd_commit(void *e, struct engine_batch *b);
+/* lock held: is an own discard under way in the range? u->idle wakes when it ends */
+bool uffd_discarding(const struct uffd *u, uint64_t start, uint64_t end);
 /* moves [src, src + len) to dst; bytes moved in *ret_done. 0 all; -EAGAIN an event is pending;
  * -ENOENT, -EBUSY, -EEXIST, -EINVAL at page src + *ret_done */
 int uffd_move(struct uffd *u, uint64_t dst, uint64_t src, uint64_t len, uint64_t *ret_done);
