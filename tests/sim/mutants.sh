@@ -27,7 +27,7 @@ mutants=(
 	'undead page: holes keep what was in device memory|core/copy.c|s/if \(p->moved\)\n/if (p->moved || kind == BALUN_KIND_ZERO)\n/'
 	'double free: of memory that is in transit|engine/sim/sim.c|s/\t\tif \(r\.busy\)\n\t\t\tcontinue;\n//'
 	'double free: of the place that a page has moved to|core/migrate.c|s/b->place\[i\] == ~0u \|\| b->status\[i\] == PAGE_MOVED/b->place[i] == ~0u/'
-	'leak: the old place of a dropped page|core/migrate.c|s/\(b->status\[i\] == PAGE_MOVED \|\| b->status\[i\] == PAGE_GONE\)/b->status[i] == PAGE_MOVED/'
+	'leak: the old place of a dropped page|core/migrate.c|s/b->status\[i\] != PAGE_MOVED && b->status\[i\] != PAGE_GONE/b->status[i] != PAGE_MOVED/'
 	'teardown: faults in progress are not waited for|core/device.c|s/while \(dev->users\)/while (0)/'
 	'fork: migrations in progress are not waited for|core/space.c|s/while \(sp->moves_out\)/while (0)/'
 )
