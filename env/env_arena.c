@@ -11,7 +11,12 @@
  * leaf, guards all of it; env_owns() reads the table without the lock (a sequence count tells).
  *
  * fork(): the child keeps the parent's memory readable (handles of the parent must still be refused
- * politely there) but allocates from fresh chunks; freeing an inherited object does nothing.
+ * politely there) but allocates from fresh chunks; freeing an inherited object does nothing. The
+ * lock is not held across a fork: while libc waits there for malloc()'s locks, who holds one may
+ * wait for memory to come home, and that allocates here. So the child may find the lock taken by a
+ * thread that it does not have, and everything in the middle of a change; it begins anew with all
+ * of it but the table, which is right at any moment. A page that the kernel clears in every child
+ * tells one made by a bare clone(), which runs no handler.
  */
 #include <pthread.h>
 #include <sched.h>
@@ -77,9 +82,15 @@ static char *chunk_next, *chunk_end; /* slabs never used */
 static size_t alloc_bytes;
 static uint64_t fail_countdown;
 
-static struct region *regions; /* MAX_REGIONS reserved, never moves */
-static size_t nr_regions;
-static uint32_t region_seq; /* odd while the table changes */
+/* the table, and the one that a change makes from it: tables[region_seq % 2] is in force */
+static struct region *tables[2]; /* MAX_REGIONS reserved each, never move */
+static size_t nr_regions[2];
+static uint32_t region_seq;
+
+/* zero in a child that has not begun anew; NULL: the kernel cannot tell */
+static uint32_t *known_here;
+#define HERE_BUSY 1
+#define HERE_YES  2
 
 /*
  * The system calls directly: libc's functions may be hooked by the program (or by Balun) and the
@@ -128,14 +139,14 @@ static void *map_aligned(size_t len, size_t align)
 /* ---- regions ---- */
 
 /* index of the first region that ends after @addr, in a table of @n */
-static size_t region_find(uint64_t addr, size_t n)
+static size_t region_find(const struct region *r, uint64_t addr, size_t n)
 {
 	size_t lo = 0, hi = n;
 
 	while (lo < hi) {
 		size_t mid = (lo + hi) / 2;
 
-		if (env_load(&regions[mid].end) > addr)
+		if (env_load(&r[mid].end) > addr)
 			hi = mid;
 		else
 			lo = mid + 1;
@@ -143,89 +154,66 @@ static size_t region_find(uint64_t addr, size_t n)
 	return lo;
 }
 
-/* Release pairs with the acquire loads of env_owns(): who sees an entry of a change sees region_seq
- * odd or grown when it looks again. */
-static void region_set(size_t i, uint64_t start, uint64_t end)
+/* Release pairs with the acquire loads of env_owns(): who sees an entry of the change after this
+ * one sees region_seq grown when it looks again. */
+static void region_set(struct region *r, uint64_t start, uint64_t end)
 {
-	env_store(&regions[i].start, start);
-	env_store(&regions[i].end, end);
+	env_store(&r->start, start);
+	env_store(&r->end, end);
 }
 
-/* Entries are moved one word at a time, atomically: a reader may look meanwhile. */
-static void region_insert(size_t i, uint64_t start, uint64_t end)
+/*
+ * @n regions take the place of @drop ones from i on. The other table is made from the one in force,
+ * and then is it: whoever is stopped in here for ever leaves a table that is right.
+ */
+static void region_replace(size_t i, size_t drop, const struct region *ins, size_t n)
 {
-	size_t j;
+	struct region *from = tables[region_seq % 2], *to = tables[(region_seq + 1) % 2];
+	size_t have = nr_regions[region_seq % 2], j;
 
-	for (j = nr_regions; j > i; j--)
-		region_set(j, regions[j - 1].start, regions[j - 1].end);
-	region_set(i, start, end);
-	env_store(&nr_regions, nr_regions + 1);
-}
-
-static void region_delete(size_t i)
-{
-	size_t j;
-
-	for (j = i; j + 1 < nr_regions; j++)
-		region_set(j, regions[j + 1].start, regions[j + 1].end);
-	env_store(&nr_regions, nr_regions - 1);
-}
-
-static void region_begin_change(void)
-{
-	env_store_relaxed(&region_seq, region_seq + 1);
-}
-
-static void region_end_change(void)
-{
+	for (j = 0; j < i; j++)
+		region_set(&to[j], from[j].start, from[j].end);
+	for (j = 0; j < n; j++)
+		region_set(&to[i + j], ins[j].start, ins[j].end);
+	for (j = i + drop; j < have; j++)
+		region_set(&to[j - drop + n], from[j].start, from[j].end);
+	env_store(&nr_regions[(region_seq + 1) % 2], have - drop + n);
 	env_store(&region_seq, region_seq + 1);
 }
 
 static int region_add(void *p, size_t len)
 {
-	uint64_t start = (uint64_t)(uintptr_t)p, end = start + len;
-	size_t i = region_find(start, nr_regions);
-	bool left = i > 0 && regions[i - 1].end == start;
-	bool right = i < nr_regions && regions[i].start == end;
+	struct region *r = tables[region_seq % 2];
+	struct region new = { (uint64_t)(uintptr_t)p, (uint64_t)(uintptr_t)p + len };
+	size_t n = nr_regions[region_seq % 2], i = region_find(r, new.start, n);
+	bool left = i > 0 && r[i - 1].end == new.start;
+	bool right = i < n && r[i].start == new.end;
 
-	if (nr_regions == MAX_REGIONS && !left && !right)
+	if (n == MAX_REGIONS && !left && !right)
 		return -ENOMEM;
-	region_begin_change();
-	if (left && right) {
-		region_set(i - 1, regions[i - 1].start, regions[i].end);
-		region_delete(i);
-	} else if (left) {
-		region_set(i - 1, regions[i - 1].start, end);
-	} else if (right) {
-		region_set(i, start, regions[i].end);
-	} else {
-		region_insert(i, start, end);
-	}
-	region_end_change();
+	if (left)
+		new.start = r[--i].start;
+	if (right)
+		new.end = r[i + left].end;
+	region_replace(i, left + right, &new, 1);
 	return 0;
 }
 
 static void region_remove(void *p, size_t len)
 {
+	struct region *r = tables[region_seq % 2], part[2];
 	uint64_t start = (uint64_t)(uintptr_t)p, end = start + len;
-	size_t i = region_find(start, nr_regions);
-	struct region r = regions[i];
+	size_t have = nr_regions[region_seq % 2], i = region_find(r, start, have), n = 0;
 
-	env_assert(i < nr_regions && r.start <= start && end <= r.end);
+	env_assert(i < have && r[i].start <= start && end <= r[i].end);
+	if (r[i].start < start)
+		part[n++] = (struct region){ r[i].start, start };
+	if (end < r[i].end)
+		part[n++] = (struct region){ end, r[i].end };
 	/* a hole in the middle needs one more entry: with the table full it stays owned instead */
-	if (r.start < start && end < r.end && nr_regions == MAX_REGIONS)
+	if (n == 2 && have == MAX_REGIONS)
 		return;
-	region_begin_change();
-	if (r.start < start) {
-		region_set(i, r.start, start);
-		if (end < r.end)
-			region_insert(i + 1, end, r.end);
-	} else if (end < r.end) {
-		region_set(i, end, r.end);
-	} else {
-		region_delete(i);
-	}
-	region_end_change();
+	region_replace(i, 1, part, n);
 }
 
 bool env_owns(uint64_t addr, uint64_t len)
@@ -233,17 +221,18 @@ bool env_owns(uint64_t addr, uint64_t len)
 	uint32_t seq;
 	bool owned;
 
-	if (!env_load(&regions))
+	if (!env_load(&tables[1]))
 		return false;
 	do {
+		const struct region *r;
 		size_t n, i;
 
-		/* only an unfinished change of another thread makes this loop: it is short */
-		while ((seq = env_load(&region_seq)) & 1)
-			sched_yield();
-		n = env_load(&nr_regions);
-		i = region_find(addr, n);
-		owned = i < n && env_load(&regions[i].start) < addr + len;
+		/* a table is made anew only after the change that put the other in force */
+		seq = env_load(&region_seq);
+		r = tables[seq % 2];
+		n = env_load(&nr_regions[seq % 2]);
+		i = region_find(r, addr, n);
+		owned = i < n && env_load(&r[i].start) < addr + len;
 	} while (env_load_relaxed(&region_seq) != seq);
 	return owned;
 }
@@ -263,40 +252,72 @@ static void arena_reset(void)
 	fail_countdown = 0;
 }
 
-static void fork_prepare(void)
-{
-	pthread_mutex_lock(&lock);
-}
-
-static void fork_parent(void)
-{
-	pthread_mutex_unlock(&lock);
-}
-
 /* The table of regions stays: the memory is still mapped, and still not the program's. */
-static void fork_child(void)
+static void begin_anew(void)
 {
 	pthread_mutex_init(&lock, NULL);
-	fork_gen++;
+	env_store_relaxed(&fork_gen, fork_gen + 1);
 	arena_reset();
+	if (known_here)
+		env_store(known_here, HERE_YES);
+}
+
+static void arena_init(void);
+
+/* before anything is used; in a child the first to come begins anew */
+static void arena_begin(void)
+{
+	uint32_t zero = 0;
+
+	pthread_once(&once, arena_init);
+	if (!known_here || env_load(known_here) == HERE_YES)
+		return;
+	if (__atomic_compare_exchange_n(known_here, &zero, HERE_BUSY, false, __ATOMIC_ACQUIRE,
+					__ATOMIC_RELAXED))
+		begin_anew();
+	while (env_load(known_here) != HERE_YES)
+		sched_yield();
+}
+
+static void fork_child(void)
+{
+	if (known_here)
+		arena_begin(); /* a handler of somebody else's may have been here already */
+	else
+		begin_anew();
 }
 
 static void arena_init(void)
 {
-	struct region *r = raw_mmap(MAX_REGIONS * sizeof(*r));
+	size_t len = MAX_REGIONS * sizeof(struct region);
+	struct region *r = raw_mmap(2 * len);
+	void *here = raw_mmap(PAGE);
 
 	arena_reset();
-	/* registered first, so run last before a fork: what other handlers allocate is in order */
-	pthread_atfork(fork_prepare, fork_parent, fork_child);
-	env_store(&regions, r);
-	if (r)
-		region_add(r, MAX_REGIONS * sizeof(*r));
+	pthread_atfork(NULL, NULL, fork_child);
+	if (here && !syscall(SYS_madvise, here, PAGE, MADV_WIPEONFORK)) {
+		known_here = here;
+		*known_here = HERE_YES;
+	}
+	if (!r)
+		return;
+	tables[0] = r;
+	env_store(&tables[1], r + MAX_REGIONS);
+	region_add(r, 2 * len);
+	if (here)
+		region_add(here, PAGE);
+}
+
+static void arena_lock(void)
+{
+	arena_begin();
+	pthread_mutex_lock(&lock);
 }
 
 unsigned int env_fork_gen(void)
 {
-	pthread_once(&once, arena_init);
-	return fork_gen;
+	arena_begin();
+	return env_load_relaxed(&fork_gen);
 }
 
 /* ---- slabs ---- */
@@ -506,7 +527,7 @@ static void large_free(struct slab *s)
 
 void env_fail_alloc(uint64_t nth)
 {
-	pthread_mutex_lock(&lock);
+	arena_lock();
 	fail_countdown = nth;
 	pthread_mutex_unlock(&lock);
 }
@@ -515,10 +536,10 @@ void *env_alloc(size_t size)
 {
 	void *p = NULL;
 
-	pthread_once(&once, arena_init);
-	if (!regions || size > SIZE_MAX / 2)
+	arena_begin();
+	if (!tables[1] || size > SIZE_MAX / 2)
 		return NULL;
-	pthread_mutex_lock(&lock);
+	arena_lock();
 	if (!fail_countdown || --fail_countdown)
 		p = size > SLAB_MAX ? large_alloc(size) : slab_alloc(ENV_MAX(size, 1));
 	pthread_mutex_unlock(&lock);
@@ -531,7 +552,7 @@ void env_free(void *p)
 
 	if (!p)
 		return;
-	pthread_mutex_lock(&lock);
+	arena_lock();
 	if (s->gen != fork_gen) {
 		/* the parent's: stays as it is */
 	} else if (!s->size) {
@@ -546,7 +567,7 @@ size_t env_alloc_bytes(void)
 {
 	size_t n;
 
-	pthread_mutex_lock(&lock);
+	arena_lock();
 	n = alloc_bytes;
 	pthread_mutex_unlock(&lock);
 	return n;
@@ -557,10 +578,10 @@ void *env_pages_alloc(size_t bytes)
 	size_t len = (bytes + PAGE - 1) & ~(PAGE - 1);
 	void *p;
 
-	pthread_once(&once, arena_init);
-	if (!regions || !len)
+	arena_begin();
+	if (!tables[1] || !len)
 		return NULL;
-	pthread_mutex_lock(&lock);
+	arena_lock();
 	p = map_owned(len, len >= HUGE ? HUGE : PAGE);
 	pthread_mutex_unlock(&lock);
 	return p;
@@ -583,7 +604,7 @@ void env_pages_free(void *p, size_t bytes)
 	if (!p)
 		return;
 	ASAN_UNPOISON_MEMORY_REGION(p, len);
-	pthread_mutex_lock(&lock);
+	arena_lock();
 	region_remove(p, len);
 	pthread_mutex_unlock(&lock);
 	raw_munmap(p, len);
