@@ -353,8 +353,13 @@ static int install(struct uffd *u, bool frames, uint64_t va, uint64_t src, uint6
 {
 	int err;
 
-	if (!frames)
-		return uffd_copy(u, va, (void *)(uintptr_t)src, len, ret_done);
+	if (!frames) {
+		err = uffd_copy(u, va, (void *)(uintptr_t)src, len, ret_done);
+		if (err != -ENOENT || *ret_done || len == PAGE)
+			return err;
+		/* not all in one mapping: mprotect() has no event */
+		return uffd_copy(u, va, (void *)(uintptr_t)src, PAGE, ret_done);
+	}
 	err = uffd_move(u, va, src, len, ret_done);
 	if (!err || *ret_done || err == -EAGAIN || err == -EEXIST)
 		return err;

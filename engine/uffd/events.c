@@ -232,11 +232,16 @@ static int serve_hole(struct uffd *u, uint64_t va)
 		end = ENV_MIN(end, until);
 	else if (!env_owns(va, PAGE))
 		end = va + PAGE;
-	z.range.len = end - va;
-	if (!ioctl(u->caps.fd, UFFDIO_ZEROPAGE, &z) || z.zeropage > 0)
-		return 0;
-	if (errno == EAGAIN)
-		return -EAGAIN;
+	for (;;) {
+		z.range.len = end - va;
+		if (!ioctl(u->caps.fd, UFFDIO_ZEROPAGE, &z) || z.zeropage > 0)
+			return 0;
+		if (errno == EAGAIN)
+			return -EAGAIN;
+		if (end == va + PAGE)
+			break;
+		end = va + PAGE; /* not all in one mapping: mprotect() has no event */
+	}
 	uffd_wake(u, va, PAGE); /* somebody else was faster, or the mapping is gone: try again */
 	return 0;
 }
