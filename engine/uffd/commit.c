@@ -508,10 +508,7 @@ void uffd_commit(void *e, struct engine_batch *b)
 		u->installed_va = b->dst || t->nevents ? 0 : b->va;
 		u->installed_len = BLOCK;
 	}
-	if (t->event != t->first) {
-		env_free(t->event);
-		t->event = NULL;
-	}
+	transit_log_fini(t);
 	t->next = u->free_transits;
 	u->free_transits = t;
 	env_cond_wake(&u->idle);

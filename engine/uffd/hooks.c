@@ -31,7 +31,7 @@ struct hook {
 /* false: no space, or a call of Balun itself: just do it */
 static bool hook_begin(struct hook *h, uint64_t addr, uint64_t len)
 {
-	struct uffd *u = env_load(&uffd_current);
+	struct uffd *u = uffd_here();
 
 	if (!u || !len || addr % PAGE || addr + len < addr || addr + len > 1ULL << SOFTPT_VA_BITS ||
 	    env_owns((uintptr_t)__builtin_frame_address(0), 1) || env_owns(addr, len))

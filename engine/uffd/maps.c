@@ -13,9 +13,12 @@
 
 /* open for the life of the context; they belong to this address space, a child closes them */
 static int maps_fd = -1, pagemap_fd = -1;
+static struct env_mutex segments_lock;
 
 int maps_open(void)
 {
+	/* the only space of the process: nobody holds it, unless a fork left it behind locked */
+	env_mutex_init(&segments_lock);
 	maps_fd = open("/proc/self/maps", O_RDONLY | O_CLOEXEC);
 	pagemap_fd = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
 	return maps_fd < 0 || pagemap_fd < 0 ? -errno : 0;
@@ -128,13 +131,6 @@ static struct {
 } segment[OBJECT_SEGMENTS];
 static unsigned int nsegments;
 static unsigned long long objects_seen;
-static struct env_mutex segments_lock;
-static pthread_once_t segments_once = PTHREAD_ONCE_INIT;
-
-static void segments_init(void)
-{
-	env_mutex_init(&segments_lock);
-}
 
 static int add_object(struct dl_phdr_info *info, size_t size, void *arg)
 {
@@ -173,7 +169,6 @@ void maps_refresh_objects(void)
 	unsigned long long adds = 0;
 	unsigned int n = 0;
 
-	pthread_once(&segments_once, segments_init);
 	dl_iterate_phdr(count_objects, &adds);
 	env_mutex_lock(&segments_lock);
 	if (!nsegments || adds != objects_seen) {

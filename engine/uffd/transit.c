@@ -113,11 +113,7 @@ struct transit *transit_begin(struct uffd *u, struct engine_batch *b)
 	t->slot = NULL;
 	t->base = 0;
 	t->waiters = t->copied = false;
-	t->nevents = 0;
-	if (!t->event) {
-		t->event = t->first;
-		t->room = sizeof(t->first) / sizeof(t->first[0]);
-	}
+	transit_log_init(t);
 	env_list_init(&t->link);
 	env_list_add_tail(&u->transits, &t->link);
 	b->engine = t;
@@ -141,7 +137,20 @@ bool transit_locate(const struct transit *t, uint64_t *va)
 	return true;
 }
 
-static void log_one(struct transit *t, const struct transit_event *e)
+void transit_log_init(struct transit *t)
+{
+	t->nevents = 0;
+	t->event = t->first;
+	t->room = sizeof(t->first) / sizeof(t->first[0]);
+}
+
+void transit_log_fini(struct transit *t)
+{
+	if (t->event != t->first)
+		env_free(t->event);
+}
+
+void transit_log_one(struct transit *t, const struct transit_event *e)
 {
 	if (t->nevents == t->room) {
 		struct transit_event *n = env_alloc(2 * t->room * sizeof(*n));
@@ -163,5 +172,5 @@ void transit_log(struct uffd *u, uint64_t start, uint64_t end, uint64_t to, bool
 
 	env_assert_held(&u->lock);
 	env_list_for_each (l, &u->transits)
-		log_one(env_container_of(l, struct transit, link), &e);
+		transit_log_one(env_container_of(l, struct transit, link), &e);
 }

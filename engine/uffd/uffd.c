@@ -95,13 +95,14 @@ free:
 
 static int uffd_attach(struct balun_space *sp, void **ret_e)
 {
-	struct uffd *u, *none = NULL;
+	struct uffd *u, *none = uffd_here() ? NULL : env_load(&uffd_current);
 	int err;
 
 	u = env_alloc(sizeof(*u));
 	if (!u)
 		return -ENOMEM;
 	u->space = sp;
+	u->fork_gen = env_fork_gen();
 	env_mutex_init(&u->lock);
 	env_cond_init(&u->idle);
 	env_list_init(&u->transits);
@@ -120,7 +121,6 @@ static int uffd_attach(struct balun_space *sp, void **ret_e)
 	if (!u->pt)
 		goto err_close;
 	uffd_fork_register();
-	maps_refresh_objects();
 	if (u->move)
 		calibrate(u);
 	if (!__atomic_compare_exchange_n(&uffd_current, &none, u, false, __ATOMIC_SEQ_CST,
@@ -134,6 +134,7 @@ static int uffd_attach(struct balun_space *sp, void **ret_e)
 		env_reason("/proc/self/pagemap: %s", strerror(-err));
 		goto err_maps;
 	}
+	maps_refresh_objects();
 	err = uffd_reader_start(u);
 	if (err)
 		goto err_maps;

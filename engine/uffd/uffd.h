@@ -59,7 +59,7 @@ struct vma {
 	uint64_t start, end;
 	bool read, write, shared, file, special; /* special: [stack], [vdso], ... */
 };
-int maps_open(void); /* before the others, once; 0 or -errno */
+int maps_open(void); /* before the others, by the one space of the process; 0 or -errno */
 void maps_close(void);
 /* the mapping that covers @va, or the next one above it: 0; -ENOENT none */
 int maps_query(uint64_t va, struct vma *ret);
@@ -138,6 +138,7 @@ struct inside {
 
 struct uffd {
 	struct balun_space *space;
+	unsigned int fork_gen; /* of the process that it serves */
 	struct uffd_caps caps;
 	bool move;
 	unsigned int move_min; /* from so many pages on MOVE beats COPY (calibrated) */
@@ -168,8 +169,15 @@ struct uffd {
 	unsigned int inside_high;
 };
 
-/* the context of this process; NULL: none. Hooks and fork handlers read it */
+/* the context of this process, or, in a child of it, still the parent's; NULL: none */
 extern struct uffd *uffd_current;
+/* for hooks and fork handlers: NULL in a child, also of a bare clone() */
+static inline struct uffd *uffd_here(void)
+{
+	struct uffd *u = env_load(&uffd_current);
+
+	return u && u->fork_gen == env_fork_gen() ? u : NULL;
+}
 
 /* watch.c: make [va, va + len) watched as far as it can migrate; no lock held */
 void uffd_watch_range(struct uffd *u, uint64_t va, uint64_t len);
@@ -225,6 +233,9 @@ struct transit *transit_begin(struct uffd *u, struct engine_batch *b);
 /* where page @va of a transit is now: false: dropped */
 bool transit_locate(const struct transit *t, uint64_t *va);
 void transit_log(struct uffd *u, uint64_t start, uint64_t end, uint64_t to, bool remap);
+void transit_log_init(struct transit *t);
+void transit_log_fini(struct transit *t);
+void transit_log_one(struct transit *t, const struct transit_event *e);
 
 /* events.c */
 int uffd_reader_start(struct uffd *u);

@@ -85,8 +85,23 @@ void mx_skip(const char *fmt, ...)
 
 /* ---- a cell's process ---- */
 
+/* whether this process may have the event of a fork (CAP_SYS_PTRACE) */
+static bool fork_event(void)
+{
+	struct balun_engine_info info = { .size = sizeof(info) };
+	unsigned int i;
+
+	for (i = 0; !balun_engine_info(i, &info); i++)
+		if (!strcmp(info.name, "uffd"))
+			return info.works && strstr(info.features, "EVENT_FORK") &&
+			       !strstr(info.features, "-EVENT_FORK");
+	return false;
+}
+
 static void needs(struct mx *m)
 {
+	if (m->cell->flags & MX_FORK_EVENT && !fork_event())
+		mx_skip("without CAP_SYS_PTRACE a bare clone() is not seen");
 	if (MX_TSAN && m->cell->flags & MX_FORK)
 		mx_skip("forks a process with threads, which TSan cannot follow");
 }
@@ -136,6 +151,13 @@ static int wait_child(pid_t pid)
 	return n > 0 ? status : -1;
 }
 
+static bool copying(void)
+{
+	const char *s = getenv("BALUN_UFFD_COPY");
+
+	return s && *s == '1';
+}
+
 /* runs the cell; what it says is in verdict, which stays clear if all is well */
 static void run_process(const struct run *r, const struct mx_cell *c)
 {
@@ -143,7 +165,7 @@ static void run_process(const struct run *r, const struct mx_cell *c)
 	int status;
 	pid_t pid;
 
-	m.copying = getenv("BALUN_UFFD_COPY") != NULL;
+	m.copying = copying();
 	fflush(stdout);
 	memset(verdict, 0, sizeof(*verdict));
 	pid = fork();
@@ -186,7 +208,7 @@ static void run_cell(struct run *r, const struct mx_cell *c, const char *name)
 
 static void run_all(struct run *r)
 {
-	const char *copy = getenv("BALUN_UFFD_COPY") ? "-copy" : "";
+	const char *copy = copying() ? "-copy" : "";
 	char name[160];
 	size_t t, i;
 
@@ -239,6 +261,8 @@ int main(int argc, char **argv)
 	struct run r = { .driver = "soft" };
 	int rc;
 
+	if (argc > 1 && !strcmp(argv[1], "--exec"))
+		return mx_exec_main(argc - 2, argv + 2);
 	rc = parse(argc, argv, &r);
 	if (rc >= 0)
 		return rc;

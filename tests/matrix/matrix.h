@@ -15,6 +15,7 @@
 #define BALUN_MATRIX_H
 
 #include "balun/balun.h"
+#include "balun/driver.h"
 #include "balun/soft.h"
 
 #include <errno.h>
@@ -60,9 +61,10 @@ struct mx {
 	struct balun_device *dev;
 };
 
-#define MX_NO_SPACE (1u << 0) /* makes its own */
-#define MX_FORK	    (1u << 1) /* forks a process with threads: not under TSan */
-#define MX_SOFT	    (1u << 2) /* launches functions: the device must be soft */
+#define MX_NO_SPACE   (1u << 0) /* makes its own */
+#define MX_FORK	      (1u << 1) /* forks a process with threads: not under TSan */
+#define MX_SOFT	      (1u << 2) /* launches functions: the device must be soft */
+#define MX_FORK_EVENT (1u << 3) /* a bare clone(): needs the event of a fork */
 
 /**
  * struct mx_cell - a cell
@@ -145,5 +147,8 @@ size_t mx_pages_away(struct mx *m, const void *p, size_t len);
 void mx_reap_at(const char *file, int line, pid_t pid);
 pthread_t mx_thread(void *(*fn)(void *), void *arg);
 void mx_join(pthread_t t);
+
+/* run in a program that a cell executes: `matrix --exec ARG...`; returns its exit status */
+int mx_exec_main(int argc, char **argv);
 
 #endif
