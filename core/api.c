@@ -58,8 +58,8 @@ static int check_device(const struct balun_space *sp, const struct balun_device 
 		env_reason("the device belongs to another space");
 		return -EINVAL;
 	}
-	if (dev && env_load(&dev->closing)) {
-		env_reason("the device is being closed");
+	if (dev && (env_load(&dev->closing) || core_is_lost(sp, dev->id))) {
+		env_reason("the device is %s", dev->closing ? "being closed" : "lost");
 		return -ENODEV;
 	}
 	return 0;
@@ -223,6 +223,10 @@ int balun_evict(struct balun_device *dev, uint64_t bytes, uint64_t *ret_bytes)
 
 	if (!dev)
 		return -EINVAL;
+	if (core_is_lost(dev->space, dev->id)) {
+		env_reason("the device is lost");
+		return -ENODEV;
+	}
 	err = api_enter(dev->space, &en);
 	if (err)
 		return err;
@@ -292,9 +296,14 @@ int balun_advise(struct balun_space *space, const void *addr, size_t len, enum b
 	return api_leave(&en, hint_set(space->hints, va, end - va, advice, id_of(dev)));
 }
 
-static void extent_of(const struct engine_run *r, struct balun_extent *x)
+static void extent_of(struct balun_space *sp, const struct engine_run *r, struct balun_extent *x)
 {
 	*x = (struct balun_extent){ .addr = r->va, .len = r->len };
+	if (r->where == ENGINE_LOST || (r->where == ENGINE_DEVICE && core_is_lost(sp, r->dev))) {
+		x->where = BALUN_WHERE_LOST;
+		x->flags = BALUN_EXTENT_MAPPED;
+		return;
+	}
 	x->where = r->where == ENGINE_DEVICE		   ? BALUN_WHERE_DEVICE
 		   : r->where == ENGINE_NONE || !r->mapped ? BALUN_WHERE_NONE
 							   : BALUN_WHERE_SYSTEM;
@@ -362,7 +371,7 @@ int balun_query(struct balun_space *space, const void *addr, size_t len,
 		struct engine_run r;
 
 		space->engine->describe(space->e, va, end - va, DESCRIBE_ALL, &r, 1);
-		extent_of(&r, &x);
+		extent_of(space, &r, &x);
 		extent_pins(space, &x);
 		va = x.addr + x.len;
 		if (k && extent_joins(&ret_ext[k - 1], &x))
@@ -373,6 +382,22 @@ int balun_query(struct balun_space *space, const void *addr, size_t len,
 			break;
 	}
 	*ret_n = k;
+	return api_leave(&en, 0);
+}
+
+int balun_lost(struct balun_space *space, const void *addr, struct balun_extent *ret_ext, size_t n,
+	       size_t *ret_n)
+{
+	struct entry en;
+	int err = check_space(space);
+
+	if (!err && (!ret_ext || !n || !ret_n))
+		err = -EINVAL;
+	if (!err)
+		err = api_enter(space, &en);
+	if (err)
+		return err;
+	*ret_n = core_lost_extents(space, (uintptr_t)addr & ~(BALUN_PAGE_SIZE - 1), ret_ext, n);
 	return api_leave(&en, 0);
 }
 

@@ -11,6 +11,28 @@ static void fail_piece(struct engine_batch *b, const struct engine_piece *p)
 	memset(b->status + p->first, PAGE_FAILED, p->npages);
 }
 
+/*
+ * What is on a lost device, or would go there, fails without a copy: also pages that the engine
+ * moves by itself, because what a dead device's memory holds is nobody's word for anything.
+ */
+static void fail_lost(struct balun_space *sp, struct engine_batch *b)
+{
+	unsigned int i;
+
+	for (i = 0; i < b->npieces; i++) {
+		const struct engine_piece *p = &b->piece[i];
+
+		if ((b->dst && core_is_lost(sp, b->dst)) ||
+		    (p->src_kind == BALUN_KIND_LOCAL && core_is_lost(sp, p->src_dev)))
+			fail_piece(b, p);
+	}
+}
+
+static bool wants_copy(const struct engine_batch *b, const struct engine_piece *p)
+{
+	return !p->moved && b->status[p->first] != PAGE_FAILED;
+}
+
 /* one driver, one batch; on error every page of it is failed: none of a batch counts */
 static int run_ops(struct balun_space *sp, struct core_work *w, struct balun_device *dev,
 		   unsigned int n)
@@ -19,7 +41,7 @@ static int run_ops(struct balun_space *sp, struct core_work *w, struct balun_dev
 	unsigned int i;
 	int err;
 
-	err = dev->ops.copy(dev->priv, w->op, n, &cookie);
+	err = core_is_lost(sp, dev->id) ? -ENODEV : dev->ops.copy(dev->priv, w->op, n, &cookie);
 	if (!err)
 		err = dev->ops.copy_wait(dev->priv, cookie);
 	core_count(&sp->stats.copy_ns, env_now_ns() - t0);
@@ -84,7 +106,7 @@ static void copy_to_device(struct balun_space *sp, struct core_work *w)
 		uint32_t kind = p->src_kind;
 		uint64_t src = p->src;
 
-		if (p->moved)
+		if (!wants_copy(b, p))
 			continue;
 		if (kind == BALUN_KIND_LOCAL) {
 			/* asked once: a driver may say yes now and no later */
@@ -113,7 +135,8 @@ static void copy_to_system(struct balun_space *sp, struct core_work *w)
 		for (i = 0, n = 0; i < b->npieces; i++) {
 			const struct engine_piece *p = &b->piece[i];
 
-			if (!p->moved && p->src_kind == BALUN_KIND_LOCAL && p->src_dev == dev)
+			if (wants_copy(b, p) && p->src_kind == BALUN_KIND_LOCAL &&
+			    p->src_dev == dev)
 				op_set(w, n++, i, p->dst, BALUN_KIND_SYSTEM, p->src,
 				       BALUN_KIND_LOCAL);
 		}
@@ -124,10 +147,14 @@ static void copy_to_system(struct balun_space *sp, struct core_work *w)
 
 void core_copy_batch(struct balun_space *sp, struct core_work *w)
 {
+	if (env_load(&sp->lost))
+		fail_lost(sp, &w->b);
 	if (w->b.dst)
 		copy_to_device(sp, w);
 	else
 		copy_to_system(sp, w);
+	if (w->b.dst && core_is_lost(sp, w->b.dst))
+		fail_lost(sp, &w->b); /* they still are where they were */
 }
 
 int core_read_device(struct balun_space *sp, unsigned int dev_id, uint64_t off, void *host,
@@ -140,7 +167,7 @@ int core_read_device(struct balun_space *sp, unsigned int dev_id, uint64_t off, 
 				       .src_kind = BALUN_KIND_LOCAL,
 				       .len = len };
 	uint64_t cookie;
-	int err = dev->ops.copy(dev->priv, &op, 1, &cookie);
+	int err = core_is_lost(sp, dev_id) ? -ENODEV : dev->ops.copy(dev->priv, &op, 1, &cookie);
 
 	return err ? err : dev->ops.copy_wait(dev->priv, cookie);
 }

@@ -58,6 +58,7 @@ struct balun_device {
 	unsigned int fork_gen;
 	bool closing;	/* new device faults are refused; under space->devices_lock or atomically */
 	uint32_t users; /* balun_fault() and migrations in progress */
+	uint64_t lost_pages;	 /* relaxed atomic adds by those who are users, or close it */
 	struct balun_driver ops; /* copy of the table, stubs filled in */
 	const struct balun_driver *drv;
 	void *priv;
@@ -98,6 +99,9 @@ struct balun_space {
 	uint32_t moves[2];
 	uint32_t moves_out; /* of them towards a device */
 	uint32_t paused;    /* core_quiesce: no migration to a device starts */
+	/* devices that are lost, a bit each: changes under move_lock, is read anywhere. By id, so
+	 * that who knows no more of a device than where a page is can ask */
+	uint32_t lost;
 	struct core_stripe stripe[CORE_STRIPES];
 	struct hint_table *hints;
 	struct core_prefetch *prefetch;
@@ -190,7 +194,8 @@ int core_evict(struct balun_device *dev, uint64_t bytes, uint64_t keep_va, uint6
 void core_resident_forget(struct balun_device *dev);
 
 /* device.c */
-struct balun_device *core_device_get(struct balun_space *sp, unsigned int id); /* NULL: closing */
+/* NULL: no such device, or it is closing or lost */
+struct balun_device *core_device_get(struct balun_space *sp, unsigned int id);
 void core_device_put(struct balun_device *dev);
 /* the same with move_lock held */
 struct balun_device *core_device_hold(struct balun_space *sp, unsigned int id);
@@ -203,8 +208,17 @@ uint64_t core_device_metadata(struct balun_device *dev); /* bytes of bookkeeping
 /* space.c */
 int core_space_end(struct balun_space *sp);
 
+/* loss.c */
+static inline bool core_is_lost(const struct balun_space *sp, unsigned int dev)
+{
+	return env_load(&sp->lost) >> dev & 1;
+}
+uint64_t core_lose(struct balun_space *sp, unsigned int dev, uint64_t va, uint64_t len);
+void core_lose_devices(struct balun_space *sp);
+size_t core_lost_extents(struct balun_space *sp, uint64_t va, struct balun_extent *ret_ext,
+			 size_t n);
+
 /* drain.c */
-bool core_lose_page(struct balun_space *sp, unsigned int dev, uint64_t va);
 uint64_t core_bring_home(struct balun_space *sp, unsigned int dev, enum balun_cause cause);
 
 /* registry.c */

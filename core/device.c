@@ -2,13 +2,13 @@
 /* Devices: opening from a spec, checking what the driver says, draining and closing. */
 #include "core/core.h"
 
-/* a reference for the time of a fault or migration; NULL: no such device, or it is closing */
+/* a reference for the time of a fault or migration; NULL: no such device, or closing, or lost */
 struct balun_device *core_device_hold(struct balun_space *sp, unsigned int id)
 {
 	struct balun_device *dev = id && id < CORE_DEVICE_SLOTS ? sp->device[id] : NULL;
 
 	env_assert_held(&sp->move_lock);
-	if (!dev || dev->closing)
+	if (!dev || dev->closing || core_is_lost(sp, id))
 		return NULL;
 	dev->users++;
 	return dev;
@@ -245,6 +245,9 @@ int core_device_open(struct balun_space *sp, const char *spec, struct balun_devi
 	if (err < 0)
 		goto err_unlock;
 	dev->id = err;
+	env_mutex_lock(&sp->move_lock);
+	env_store(&sp->lost, sp->lost & ~(1u << dev->id)); /* of who had the slot before */
+	env_mutex_unlock(&sp->move_lock);
 	err = driver_open(dev, dev->opt, &dev->drv, &dev->desc, &dev->priv);
 	if (err)
 		goto err_unlock;
@@ -265,6 +268,16 @@ err_free:
 	return err;
 }
 
+static void device_unused(struct balun_device *dev)
+{
+	struct balun_space *sp = dev->space;
+
+	env_mutex_lock(&sp->move_lock);
+	while (dev->users)
+		env_cond_wait(&sp->move_done, &sp->move_lock, ENV_FOREVER);
+	env_mutex_unlock(&sp->move_lock);
+}
+
 /*
  * After device[id] is gone under every stripe's lock no invalidation looks at it, and after every
  * migration that began before is over none frees its memory.
@@ -281,6 +294,7 @@ static void device_unpublish(struct balun_space *sp, struct balun_device *dev)
 	}
 	core_moves_synchronize(sp);
 	device_publish(sp, dev->id, NULL);
+	device_unused(dev); /* core_lose() may have found it before */
 	for (i = 0; i < CORE_STRIPES; i++) {
 		env_mutex_lock(&sp->stripe[i].lock);
 		env_mutex_unlock(&sp->stripe[i].lock);
@@ -295,15 +309,15 @@ int core_device_end(struct balun_device *dev)
 	env_assert_held(&sp->devices_lock);
 	env_mutex_lock(&sp->move_lock);
 	env_store(&dev->closing, true);
-	while (dev->users)
-		env_cond_wait(&sp->move_done, &sp->move_lock, ENV_FOREVER);
 	env_mutex_unlock(&sp->move_lock);
+	device_unused(dev);
 
-	lost = core_bring_home(sp, dev->id, BALUN_CAUSE_TEARDOWN);
+	core_bring_home(sp, dev->id, BALUN_CAUSE_TEARDOWN);
+	device_unpublish(sp, dev);
+	lost = env_load_relaxed(&dev->lost_pages);
 	if (lost)
 		env_log(0, "%s did not give back %llu pages: lost", dev->name,
 			(unsigned long long)lost);
-	device_unpublish(sp, dev);
 	sp->engine->device_detach(sp->e, dev->id);
 	hint_forget_device(sp->hints, dev->id);
 	core_resident_forget(dev);

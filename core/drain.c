@@ -6,23 +6,6 @@
 #define HOME_TRIES 16
 #define NOMEM_WAIT 1000000ULL
 
-/*
- * Device @dev will not give back the page at @va. It may have changed since that was found out (it
- * was unmapped, came home, is on its way): then false, and nothing is lost. A device may have
- * mapped it again: the memory is freed, so no entry may remain.
- */
-bool core_lose_page(struct balun_space *sp, unsigned int dev, uint64_t va)
-{
-	bool lost;
-
-	core_invalidate_begin(sp, va, BALUN_PAGE_SIZE, BALUN_CAUSE_TEARDOWN);
-	lost = sp->engine->poison(sp->e, dev, va);
-	core_invalidate_end(sp, va, BALUN_PAGE_SIZE);
-	if (lost)
-		core_count(&sp->stats.lost_pages, 1);
-	return lost;
-}
-
 /* the first @len bytes of a run, whatever pins say; what became of its first page */
 static enum engine_status home_run(struct balun_space *sp, unsigned int dev,
 				   const struct engine_run *r, uint64_t len, enum balun_cause cause)
@@ -44,9 +27,9 @@ static enum engine_status home_run(struct balun_space *sp, unsigned int dev,
  * Returns how many pages were lost: poisoned and counted.
  *
  * Bounded: a run that fails is taken page by page, so that what can come does; a page is lost when
- * its copy has failed HOME_TRIES times alone. Lack of memory for a frame is waited out, as long as
- * CORE_DRAIN_NS have not passed. The search begins at 0 each time: what is poisoned is not away
- * any more, and mremap() may move pages backwards.
+ * its copy has failed HOME_TRIES times alone, and at once on a device that is lost. Lack of memory
+ * for a frame is waited out, as long as CORE_DRAIN_NS have not passed. The search begins at 0 each
+ * time: what is poisoned is not away any more, and mremap() may move pages backwards.
  */
 uint64_t core_bring_home(struct balun_space *sp, unsigned int dev, enum balun_cause cause)
 {
@@ -61,6 +44,10 @@ uint64_t core_bring_home(struct balun_space *sp, unsigned int dev, enum balun_ca
 			sp->engine->wait_idle(sp->e, r.va, CORE_DRAIN_NS);
 			continue;
 		}
+		if (core_is_lost(sp, r.dev)) {
+			lost += core_lose(sp, r.dev, r.va, r.len);
+			continue;
+		}
 		if (r.va != last)
 			tries = 0;
 		last = r.va;
@@ -73,7 +60,7 @@ uint64_t core_bring_home(struct balun_space *sp, unsigned int dev, enum balun_ca
 		}
 		if (tries++ < HOME_TRIES)
 			continue;
-		lost += core_lose_page(sp, r.dev, r.va);
+		lost += core_lose(sp, r.dev, r.va, BALUN_PAGE_SIZE);
 	}
 	return lost;
 }

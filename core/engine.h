@@ -24,6 +24,7 @@ enum engine_where {
 	ENGINE_SYSTEM, /* system memory; may also be a hole when the engine cannot tell cheaply */
 	ENGINE_DEVICE, /* @dev, @off */
 	ENGINE_BUSY,   /* in transit */
+	ENGINE_LOST,   /* poisoned: neither readable nor movable */
 };
 
 /* a run of equal pages, inside one block */
@@ -158,10 +159,13 @@ struct engine_ops {
 	/* wait until no page of the block is in transit, or the time is over: false */
 	bool (*wait_idle)(void *e, uint64_t va, uint64_t timeout_ns);
 	/*
-	 * Device @dev lost the page at @va for good: a touch is SIGBUS from now on. Only if the
-	 * page is on that device and not in transit: true. No device has it mapped.
+	 * Device @dev lost the pages of a range inside one block for good: a touch is SIGBUS from
+	 * now on, until the program maps something else there or drops them. Only those that are
+	 * on that device and not in transit; returns how many. No device has one mapped.
 	 */
-	bool (*poison)(void *e, unsigned int dev, uint64_t va);
+	uint64_t (*poison)(void *e, unsigned int dev, uint64_t va, uint64_t len);
+	/* all that is poisoned: next run at or after @va; false: no more */
+	bool (*next_lost)(void *e, uint64_t va, struct engine_run *ret_run);
 	/* all that is away on device @dev (0: any), also if the program has it mapped: next run at
 	 * or after @va; false: no more */
 	bool (*next_away)(void *e, unsigned int dev, uint64_t va, struct engine_run *ret_run);

@@ -329,7 +329,7 @@ static int fault_once(struct fault *f)
 	struct sight s;
 	int err;
 
-	if (env_load(&f->dev->closing))
+	if (env_load(&f->dev->closing) || core_is_lost(f->sp, f->dev->id))
 		return -ENODEV;
 	if (f->lost >= FAULT_LOST_MAX) {
 		err = map_stubborn(f);
@@ -451,11 +451,10 @@ static int home_alone(struct balun_space *sp, uint64_t block, unsigned int page)
 		if (mv.page_status != PAGE_FAILED)
 			return 0;
 		dev = mv.page_dev;
+		if (core_is_lost(sp, dev))
+			break;
 	}
-	if (!core_lose_page(sp, dev, va))
-		return -EBUSY;
-	env_log(0, "page 0x%llx is lost: its device does not give it back", (unsigned long long)va);
-	return -EIO;
+	return core_lose(sp, dev, va, BALUN_PAGE_SIZE) ? -EIO : -EBUSY;
 }
 
 /*
@@ -510,6 +509,21 @@ bool core_cpu_ahead(struct balun_space *sp)
 	return left > 1;
 }
 
+/* the touched page is on a lost device: it is lost, and all that is there with it. No: false */
+static bool lost_with_device(struct balun_space *sp, const struct core_work *w, int nruns,
+			     uint64_t va)
+{
+	const struct engine_run *r = w->run;
+
+	while (nruns-- && va >= r->va + r->len)
+		r++;
+	if (r->where != ENGINE_DEVICE || !core_is_lost(sp, r->dev) ||
+	    !core_lose(sp, r->dev, va, BALUN_PAGE_SIZE))
+		return false;
+	core_lose(sp, r->dev, r->va, r->len);
+	return true;
+}
+
 int core_cpu_fault(struct balun_space *sp, uint64_t va, bool write)
 {
 	uint64_t t0 = env_now_ns(), block = va & ~(BALUN_BLOCK_SIZE - 1);
@@ -529,6 +543,10 @@ int core_cpu_fault(struct balun_space *sp, uint64_t va, bool write)
 	if (!w)
 		return -ENOMEM;
 	describe_block(sp, w, block, DESCRIBE_WHERE, &n);
+	if (env_load(&sp->lost) && lost_with_device(sp, w, n, va & ~(BALUN_PAGE_SIZE - 1))) {
+		core_work_put(sp, w);
+		return -EIO;
+	}
 	w->question.first = page;
 	w->question.npages = 1;
 	w->question.write = write;

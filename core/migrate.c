@@ -208,7 +208,7 @@ static void piece_stats(struct balun_space *sp, const struct core_move *mv,
 }
 
 /* collect, copy, commit; places are there */
-static void move_pages(struct balun_space *sp, struct core_work *w, const struct core_move *mv)
+static void move_pages(struct balun_space *sp, struct core_work *w, struct core_move *mv)
 {
 	struct engine_batch *b = &w->b;
 	unsigned int first = env_bits_next(b->want, 0, true), last = BALUN_BLOCK_PAGES, i;
@@ -223,6 +223,7 @@ static void move_pages(struct balun_space *sp, struct core_work *w, const struct
 	core_invalidate_begin(sp, va, len, mv->cause);
 	err = sp->engine->collect(sp->e, b);
 	if (!err) {
+		mv->page_dev = b->origin[mv->page] >> 28; /* commit forgets it when it puts back */
 		if (b->npieces)
 			core_copy_batch(sp, w);
 		sp->engine->commit(sp->e, b);
@@ -318,6 +319,7 @@ int core_move_block(struct balun_space *sp, struct core_move *mv, struct balun_c
 	int err;
 
 	mv->page_status = PAGE_BUSY;
+	mv->page_dev = 0;
 	err = move_begin(sp, mv->dst, &epoch, &dst);
 	if (err == -EBUSY) {
 		counts->busy += env_bits_count(mv->want);
@@ -344,7 +346,6 @@ int core_move_block(struct balun_space *sp, struct core_move *mv, struct balun_c
 		move_pages(sp, w, mv);
 	n = settle(sp, w, mv, asked, dst ? placed : NULL, dst, counts);
 	mv->page_status = w->b.status[mv->page];
-	mv->page_dev = w->b.origin[mv->page] >> 28;
 	if (n) {
 		t0 = env_now_ns() - t0;
 		core_hist_add(&sp->stats.migrate, t0);

@@ -9,6 +9,9 @@
  * A call that is made to fail does what a bad device would: map() and copy() do the first half of
  * their work before they fail, copy_wait() waits for the batch and then denies it. With a delay but
  * no error the chosen calls are late and then right. Without options nothing is chosen.
+ *
+ * With lost=1 the device dies in the first chosen call: it says so to core (balun_device_lost())
+ * from inside the op, and from then on every call that can fail does.
  */
 #include "drivers/wrap.h"
 
@@ -55,7 +58,10 @@ struct inject {
 	struct wrap in;
 	uint32_t ops; /* bit per inject_op: the ones that are numbered */
 	uint64_t nth, every, rate, seed;
-	bool fail;	/* else only late */
+	bool fail; /* else only late */
+	bool lose; /* a chosen call is the device's end */
+	bool dead; /* it was; relaxed accesses: who is late by a call is a call that was before */
+	struct balun_device *dev;
 	int err;	/* 0: the op's own */
 	uint64_t delay; /* ns */
 	uint64_t calls; /* numbered so far */
@@ -79,6 +85,8 @@ static bool inject_chosen(const struct inject *in, uint64_t n)
 /* Number a call, delay it if it is chosen. Return: the error that it shall fail with, or 0. */
 static int inject(struct inject *in, enum inject_op op)
 {
+	if (env_load_relaxed(&in->dead))
+		return op < INJECT_CAN_FAIL ? -EIO : 0;
 	if (!(in->ops & 1U << op))
 		return 0;
 	/* an atomic add gives every call a number of its own, whichever thread makes it */
@@ -86,6 +94,11 @@ static int inject(struct inject *in, enum inject_op op)
 		return 0;
 	if (in->delay)
 		env_sleep_ns(in->delay);
+	if (in->lose) {
+		env_store_relaxed(&in->dead, true);
+		balun_device_lost(in->dev);
+		return op < INJECT_CAN_FAIL ? -EIO : 0;
+	}
 	if (!in->fail)
 		return 0;
 	return in->err ? in->err : inject_ops[op].err;
@@ -127,6 +140,18 @@ static int inject_parse_error(struct inject *in, const struct balun_options *opt
 			      "or EBUSY");
 }
 
+/* an option that is 0 or 1 */
+static int inject_parse_switch(const struct balun_options *opt, const char *key, bool *ret_on)
+{
+	uint64_t v;
+	int err = balun_opt_size(opt, key, 0, &v);
+
+	if (!err && v > 1)
+		err = balun_opt_fail(opt, key, "must be 0 or 1");
+	*ret_on = v == 1;
+	return err;
+}
+
 static int inject_parse_numbers(struct inject *in, const struct balun_options *opt)
 {
 	int err;
@@ -140,6 +165,8 @@ static int inject_parse_numbers(struct inject *in, const struct balun_options *o
 		err = balun_opt_size(opt, "seed", 1, &in->seed);
 	if (!err)
 		err = balun_opt_time(opt, "delay", 0, &in->delay);
+	if (!err)
+		err = inject_parse_switch(opt, "lost", &in->lose);
 	return err;
 }
 
@@ -156,11 +183,14 @@ static int inject_parse(struct inject *in, const struct balun_options *opt)
 		return err;
 
 	/* what to do, but not to which calls: to every one */
-	if ((in->err || in->delay) && !in->nth && !in->every && !in->rate)
+	if ((in->err || in->delay || in->lose) && !in->nth && !in->every && !in->rate)
 		in->every = 1;
 	/* which calls, but not what to do: fail */
 	in->fail = in->err || !in->delay;
-	if (in->ops == 1U << INJECT_UNMAP && in->fail && (in->nth || in->every || in->rate))
+	if (in->lose)
+		in->ops &= ~(1U << INJECT_OPEN); /* there is no device yet that could be lost */
+	if (in->ops == 1U << INJECT_UNMAP && in->fail && !in->lose &&
+	    (in->nth || in->every || in->rate))
 		return balun_opt_fail(opt, "op", "unmap cannot fail: give a delay and no error");
 	return 0;
 }
@@ -169,16 +199,15 @@ static int inject_open(struct balun_device *dev, const struct balun_options *opt
 		       struct balun_desc *ret_desc, void **ret_priv)
 {
 	struct inject *in = balun_mem_alloc(sizeof(*in));
-	uint64_t nomove;
+	bool nomove;
 	int err;
 
 	if (!in)
 		return -ENOMEM;
 	err = inject_parse(in, opt);
 	if (!err)
-		err = balun_opt_size(opt, "nomove", 0, &nomove);
-	if (!err && nomove > 1)
-		err = balun_opt_fail(opt, "nomove", "must be 0 or 1");
+		err = inject_parse_switch(opt, "nomove", &nomove);
+	in->dev = dev;
 	if (!err)
 		err = inject(in, INJECT_OPEN);
 	if (!err)
@@ -307,7 +336,10 @@ static int inject_active(void *priv, bool on)
 	struct inject *in = priv;
 	int err = inject(in, INJECT_ACTIVE);
 
-	return err ? err : in->in.ops.active(in->in.priv, on);
+	/* core does not ask again for the way down: what fails there is the answer, not the work */
+	if (err && on)
+		return err;
+	return in->in.ops.active(in->in.priv, on) ?: err;
 }
 
 static const struct balun_driver *inject_inner(void *priv, void **ret_priv)
@@ -332,6 +364,7 @@ const struct balun_driver balun_inject_driver = {
 		"error=ERRNO  fail with EIO, ENOMEM, ENODEV, EINVAL, EOPNOTSUPP, ETIMEDOUT, EAGAIN,"
 		" EBUSY (the op's own error if neither error nor delay is given)\n"
 		"delay=0  delay by this time\n"
+		"lost=0  1: the device is lost in the first chosen call, and fails from then on\n"
 		"nomove=0  1: hide that device memory is host memory, so that core must copy\n",
 	.open = inject_open,
 	.close = inject_close,

@@ -190,8 +190,10 @@ static void describe_page(struct sim *s, struct sim_block *b, uint64_t va, struc
 		return;
 	ret->mapped = 1;
 	ret->addr = va;
-	if (flags & SIM_POISON)
+	if (flags & SIM_POISON) {
+		ret->where = ENGINE_LOST;
 		return;
+	}
 	if (flags & BALUN_SIM_READ)
 		ret->perm |= BALUN_PERM_READ;
 	if (flags & BALUN_SIM_WRITE)
@@ -306,23 +308,57 @@ static uint64_t sim_metadata(void *e)
 
 /* ---- content that is lost ---- */
 
-static bool sim_poison(void *e, unsigned int dev, uint64_t va)
+static uint64_t sim_poison(void *e, unsigned int dev, uint64_t va, uint64_t len)
 {
 	struct sim *s = e;
-	struct softpt_run r;
-	bool lost;
+	uint64_t end = va + len, lost = 0;
 
 	env_mutex_lock(&s->lock);
-	softpt_run(s->pt, va, BALUN_PAGE_SIZE, &r);
-	lost = r.away && !r.busy && SOFTPT_DEV(r.place) == dev;
-	if (lost) {
+	for (; va < end; va += BALUN_PAGE_SIZE) {
+		struct softpt_run r;
+
+		softpt_run(s->pt, va, BALUN_PAGE_SIZE, &r);
+		if (!r.away || r.busy || SOFTPT_DEV(r.place) != dev)
+			continue;
 		sim_release(s, va, BALUN_PAGE_SIZE);
 		env_free(*sim_frame(s, va));
 		*sim_frame(s, va) = NULL;
 		sim_block_find(s, va)->flags[sim_index(va)] |= SIM_POISON;
+		lost++;
 	}
 	env_mutex_unlock(&s->lock);
 	return lost;
+}
+
+/* the first poisoned page of a block at or after @va; UINT64_MAX: none */
+static uint64_t block_lost(const struct sim_block *b, uint64_t va)
+{
+	unsigned int i = va > b->va ? sim_index(va) : 0;
+
+	if (va >= b->va + BALUN_BLOCK_SIZE)
+		return UINT64_MAX;
+	for (; i < BALUN_BLOCK_PAGES; i++)
+		if (b->flags[i] & SIM_POISON)
+			return b->va + ((uint64_t)i << BALUN_PAGE_SHIFT);
+	return UINT64_MAX;
+}
+
+static bool sim_next_lost(void *e, uint64_t va, struct engine_run *ret_run)
+{
+	struct sim *s = e;
+	uint64_t first = UINT64_MAX;
+	struct env_list *l;
+	unsigned int i;
+
+	env_mutex_lock(&s->lock);
+	for (i = 0; i < SIM_BUCKETS; i++)
+		env_list_for_each (l, &s->block[i])
+			first = ENV_MIN(
+				first, block_lost(env_container_of(l, struct sim_block, hash), va));
+	if (first != UINT64_MAX)
+		describe_page(s, sim_block_find(s, first), first, ret_run);
+	env_mutex_unlock(&s->lock);
+	return first != UINT64_MAX;
 }
 
 static void sim_discard(void *e, uint64_t va, uint64_t len)
@@ -453,6 +489,7 @@ const struct engine_ops engine_sim = {
 	.commit = sim_commit,
 	.wait_idle = sim_wait_idle,
 	.poison = sim_poison,
+	.next_lost = sim_next_lost,
 	.next_away = sim_next_away,
 	.fence = sim_fence,
 	.bus_read = sim_bus_read,

@@ -83,6 +83,8 @@ static void release_dying(struct uffd *u, uint64_t start, uint64_t end)
 /* lock held on entry and exit, let go of in between; u->handling keeps fences waiting */
 static void drop_range(struct uffd *u, uint64_t start, uint64_t end)
 {
+	while (watch_remove(&u->lost, start, end))
+		sched_yield(); /* no memory to cut a range in two */
 	mark_dying(u, start, end);
 	transit_log(u, start, end, 0, false);
 	clear_transit(u, start, end);
@@ -153,6 +155,8 @@ static void on_remap(struct uffd *u, uint64_t from, uint64_t to, uint64_t len)
 		sched_yield();
 	watch_raise(u, to + len);
 	while (softpt_remap(u->pt, from, to, len))
+		sched_yield();
+	while (watch_move(&u->lost, from, to, len))
 		sched_yield();
 	transit_log(u, from, from + len, to, true);
 	u->handling++;

@@ -169,6 +169,7 @@ static void free_lists(struct uffd *u)
 	env_list_for_each_safe (l, next, &u->changing)
 		env_free(env_container_of(l, struct changing, link));
 	env_free(u->watch.r);
+	env_free(u->lost.r);
 }
 
 /*
@@ -335,13 +336,15 @@ static int uffd_describe(void *e, uint64_t va, uint64_t len, enum engine_detail 
 
 	while (va < end && k < n) {
 		struct engine_run *r = &run[k++];
+		uint64_t until, lost_until;
 		struct softpt_run s;
-		uint64_t until;
-		bool watched;
+		bool watched, lost;
 
 		env_mutex_lock(&u->lock);
 		softpt_run(u->pt, va, end - va, &s);
 		watched = watch_covers(&u->watch, va, &until);
+		lost = watch_covers(&u->lost, va, &lost_until);
+		until = ENV_MIN(until, lost_until);
 		env_mutex_unlock(&u->lock);
 		*r = (struct engine_run){ .va = va,
 					  .len = ENV_MIN(s.len, until - va),
@@ -356,7 +359,12 @@ static int uffd_describe(void *e, uint64_t va, uint64_t len, enum engine_detail 
 			if (uffd_is_coherent(u, r->dev))
 				describe_coherent(r);
 		}
-		describe_memory(r, watched, detail);
+		if (lost)
+			*r = (struct engine_run){
+				.va = va, .len = r->len, .where = ENGINE_LOST, .mapped = 1
+			};
+		else
+			describe_memory(r, watched, detail);
 		va += r->len;
 	}
 	return k;
@@ -457,38 +465,85 @@ static void uffd_discard(void *e, uint64_t va, uint64_t len)
 	env_mutex_unlock(&u->lock);
 }
 
-static bool uffd_poison(void *e, unsigned int dev, uint64_t va)
+/*
+ * One run, as it was looked at: lock held, and not let go of between the look and the ioctl, or a
+ * touch in between would be served as a hole, with zeros. 0, and r->len says how far; -EAGAIN.
+ */
+static int poison_run(struct uffd *u, struct softpt_run *r)
 {
-	struct uffdio_poison p = { .range = { .start = va, .len = BALUN_PAGE_SIZE } };
-	struct uffd *u = e;
-	int err = -EOPNOTSUPP;
-	struct softpt_run r;
+	struct uffdio_poison p = { .range = { .start = r->va } };
 	uint64_t done;
 
-	env_mutex_lock(&u->lock);
-	for (;;) {
-		softpt_run(u->pt, va, BALUN_PAGE_SIZE, &r);
-		if (!r.away || r.busy || SOFTPT_DEV(r.place) != dev) {
-			env_mutex_unlock(&u->lock);
-			return false;
-		}
-		if (!uffd_is_coherent(u, dev) ||
-		    uffd_unmap_coherent(u, va, r.place, PAGE, &done) != -EAGAIN)
-			break;
-		uffd_yield_to_events(u);
+	/* what of a coherent device the program has mapped goes from its memory first */
+	if (uffd_is_coherent(u, SOFTPT_DEV(r->place))) {
+		if (uffd_unmap_coherent(u, r->va, r->place, r->len, &done) == -EAGAIN)
+			return -EAGAIN;
+		r->len = ENV_MAX(done, PAGE);
 	}
-	release_range(u, va, BALUN_PAGE_SIZE);
-	while (u->caps.poison) {
-		err = ioctl(u->caps.fd, UFFDIO_POISON, &p) ? -errno : 0;
-		if (err != -EAGAIN)
-			break;
-		uffd_yield_to_events(u);
+	p.range.len = r->len;
+	if (u->caps.poison && !ioctl(u->caps.fd, UFFDIO_POISON, &p))
+		return 0;
+	if (u->caps.poison && p.updated > 0) {
+		r->len = p.updated;
+		return 0;
+	}
+	if (u->caps.poison && errno == EAGAIN)
+		return -EAGAIN;
+	/* The next best thing to SIGBUS, never silent zeros. It has no event, so nobody waits for
+	 * the lock. Limit, kernels without POISON (before 6.6) only: memory that another thread
+	 * unmaps and maps anew in this very moment is not told apart from the old. */
+	r->len = BALUN_PAGE_SIZE;
+	syscall(SYS_mprotect, r->va, BALUN_PAGE_SIZE, PROT_NONE);
+	return 0;
+}
+
+static uint64_t uffd_poison(void *e, unsigned int dev, uint64_t va, uint64_t len)
+{
+	uint64_t end = va + len, lost = 0;
+	struct uffd *u = e;
+
+	env_mutex_lock(&u->lock);
+	while (va < end) {
+		struct softpt_run r;
+
+		softpt_run(u->pt, va, end - va, &r);
+		if (!r.away || r.busy || SOFTPT_DEV(r.place) != dev) {
+			va += r.len;
+			continue;
+		}
+		if (poison_run(u, &r)) {
+			uffd_yield_to_events(u);
+			continue;
+		}
+		if (watch_add(&u->lost, va, va + r.len))
+			env_log(0, "no memory to list lost pages at 0x%llx",
+				(unsigned long long)va);
+		release_range(u, va, r.len);
+		/* who waits there is woken by the reader, who finds neither a device nor a hole */
+		lost += r.len >> BALUN_PAGE_SHIFT;
+		va += r.len;
 	}
 	env_mutex_unlock(&u->lock);
-	if (err) /* the next best thing to SIGBUS: never silent zeros */
-		syscall(SYS_mprotect, va, BALUN_PAGE_SIZE, PROT_NONE);
-	uffd_wake(u, va, BALUN_PAGE_SIZE);
-	return true;
+	return lost;
+}
+
+static bool uffd_next_lost(void *e, uint64_t va, struct engine_run *ret)
+{
+	struct uffd *u = e;
+	uint64_t until;
+	bool lost;
+
+	*ret = (struct engine_run){ .where = ENGINE_LOST, .mapped = 1 };
+	env_mutex_lock(&u->lock);
+	lost = watch_covers(&u->lost, va, &until);
+	if (!lost && until != UINT64_MAX) {
+		va = until;
+		lost = watch_covers(&u->lost, va, &until);
+	}
+	env_mutex_unlock(&u->lock);
+	ret->va = va;
+	ret->len = until - va;
+	return lost;
 }
 
 /* ---- in place ---- */
@@ -541,6 +596,7 @@ const struct engine_ops engine_uffd = {
 	.commit = uffd_commit,
 	.wait_idle = uffd_wait_idle,
 	.poison = uffd_poison,
+	.next_lost = uffd_next_lost,
 	.next_away = uffd_next_away,
 	.fence = uffd_fence,
 	.bus_read = uffd_bus_read,

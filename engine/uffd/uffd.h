@@ -87,6 +87,8 @@ struct watch {
 bool watch_covers(const struct watch *w, uint64_t va, uint64_t *ret_until);
 int watch_add(struct watch *w, uint64_t start, uint64_t end);
 int watch_remove(struct watch *w, uint64_t start, uint64_t end);
+/* what is covered of [from, from + len) moves to @to, where nothing is: 0 or -ENOMEM, then again */
+int watch_move(struct watch *w, uint64_t from, uint64_t to, uint64_t len);
 
 /* ---- frames.c ---- */
 struct frame_slot {
@@ -146,6 +148,7 @@ struct uffd {
 	struct env_cond idle; /* a transit ended, or events were handled */
 	struct softpt *pt;
 	struct watch watch;
+	struct watch lost; /* poisoned pages: what describe() says of them */
 	struct env_list transits, changing;
 	struct transit *free_transits;
 	struct frames frames;

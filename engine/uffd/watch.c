@@ -110,6 +110,23 @@ int watch_remove(struct watch *w, uint64_t start, uint64_t end)
 	return 0;
 }
 
+int watch_move(struct watch *w, uint64_t from, uint64_t to, uint64_t len)
+{
+	unsigned int i;
+
+	while ((i = watch_find(w, from)) < w->n && w->r[i].start < from + len) {
+		uint64_t start = ENV_MAX(w->r[i].start, from);
+		uint64_t end = ENV_MIN(w->r[i].end, from + len);
+		int err = watch_add(w, start - from + to, end - from + to);
+
+		if (!err)
+			err = watch_remove(w, start, end);
+		if (err)
+			return err; /* done so far; a piece that is in both is moved again */
+	}
+	return 0;
+}
+
 int uffd_register(struct uffd *u, uint64_t start, uint64_t end)
 {
 	struct uffdio_register r = {

@@ -133,7 +133,8 @@ BALUN_API int balun_device_open(struct balun_space *space, const char *spec,
  * @dev: the device
  *
  * Nothing is lost and the time is bounded: device faults that arrive after the call are refused.
- * Return: 0; -EIO pages were lost because the device failed to give them back; -ECHILD.
+ * Return: 0; -EIO pages were lost, now or before, because the device failed to give them back
+ * (balun_lost() says which; the device is closed all the same); -ECHILD.
  */
 BALUN_API int balun_device_close(struct balun_device *dev);
 
@@ -188,7 +189,7 @@ struct balun_counts {
  * Never-touched pages of a mapped range migrate as zeros to a device without a copy.
  * Return: 0 also when pages stayed (see the counts); -EFAULT nothing is mapped in the range (as the
  * kernel: an unmapped part); -EINVAL length zero or wrap-around; -ENODEV the device is being
- * closed; -ECHILD.
+ * closed or lost; -ECHILD.
  */
 BALUN_API int balun_migrate(struct balun_space *space, const void *addr, size_t len,
 			    struct balun_device *dev, struct balun_counts *ret_counts);
@@ -211,7 +212,8 @@ BALUN_API int balun_sync(struct balun_space *space);
  * @bytes: at least so many, or UINT64_MAX for all
  * @ret_bytes: bytes freed, or NULL
  *
- * Return: 0; -EBUSY what is left is pinned or busy; -EIO a copy failed; -ECHILD.
+ * Return: 0; -EBUSY what is left is pinned or busy; -EIO a copy failed; -ENODEV the device is lost;
+ * -ECHILD.
  */
 BALUN_API int balun_evict(struct balun_device *dev, uint64_t bytes, uint64_t *ret_bytes);
 
@@ -251,6 +253,7 @@ BALUN_API int balun_advise(struct balun_space *space, const void *addr, size_t l
 #define BALUN_WHERE_NONE   0 /* nothing there yet: a hole, or not mapped */
 #define BALUN_WHERE_SYSTEM 1
 #define BALUN_WHERE_DEVICE 2
+#define BALUN_WHERE_LOST   3 /* only a device had it, and that is dead: a touch is SIGBUS */
 
 #define BALUN_EXTENT_READ      (1u << 0) /* the program may read */
 #define BALUN_EXTENT_WRITE     (1u << 1) /* the program may write */
@@ -268,7 +271,7 @@ BALUN_API int balun_advise(struct balun_space *space, const void *addr, size_t l
  * @len: bytes
  * @where: BALUN_WHERE_*
  * @device: id of the device if where is BALUN_WHERE_DEVICE, else 0
- * @flags: BALUN_EXTENT_*
+ * @flags: BALUN_EXTENT_*; of lost memory only MAPPED
  */
 struct balun_extent {
 	uint64_t addr, len;
@@ -286,6 +289,24 @@ struct balun_extent {
  */
 BALUN_API int balun_query(struct balun_space *space, const void *addr, size_t len,
 			  struct balun_extent *ret_ext, size_t n, size_t *ret_n);
+
+/**
+ * balun_lost() - which memory is lost
+ * @addr: where to begin; NULL for all
+ * @ret_ext: array for the extents, in order of address; between them nothing is lost
+ * @n: its size
+ * @ret_n: extents written; if that is @n, call again from the end of the last one
+ *
+ * Lost is what only a device had that died (balun_device_lost() of driver.h) or would not give it
+ * back. A touch is SIGBUS, a system call fails, a device's fault is -EFAULT, and a forked child
+ * inherits that: until the program unmaps it, maps something else there, or drops it with
+ * madvise(), after which it is fresh memory. What a device that is lost still has is looked up
+ * first, so the list is complete for every device that was lost before the call.
+ *
+ * Return: 0; -EINVAL; -ECHILD.
+ */
+BALUN_API int balun_lost(struct balun_space *space, const void *addr, struct balun_extent *ret_ext,
+			 size_t n, size_t *ret_n);
 
 #define BALUN_HIST_BUCKETS 40 /* bucket i counts times in [2^i, 2^(i+1)) ns; 0 also holds 0 */
 
@@ -310,7 +331,8 @@ struct balun_hist {
  * @copy_errors: batches that a driver failed to copy
  * @evictions: blocks evicted for room
  * @invalidations: ranges that the program changed
- * @lost_pages: pages that a device failed to give back
+ * @lost_pages: pages that a device failed to give back, or that were on one when it was lost; those
+ *              count when one is touched, and by balun_lost() and balun_device_close()
  * @hints_off: hints switched off because they made things worse
  * @copy_ns: time spent in drivers' copies
  * @migrate_ns: time spent in migrations, copies included

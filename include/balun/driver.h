@@ -214,10 +214,25 @@ typedef const struct balun_driver *(*balun_driver_entry_fn)(void);
  *
  * Return: 0; -EFAULT nothing there that the CPU could read; -EPERM it could read but not write;
  * -EOPNOTSUPP ATOMIC on memory that cannot migrate; -EBUSY memory kept changing for 1 s: retry;
- * -ENOMEM; -ENODEV the device is being closed; -EIO a copy failed.
+ * -ENOMEM; -ENODEV the device is being closed or lost; -EIO a copy failed.
  */
 BALUN_API int balun_fault(struct balun_device *dev, struct balun_space *space, uint64_t va,
 			  uint64_t len, uint32_t access);
+
+/**
+ * balun_device_lost() - the device is dead: it will never give back what it holds
+ * @dev: from open(), until close() returns
+ *
+ * Any thread, any context: also inside an op, with locks held, more than once. From the return on
+ * faults and migrations towards the device are refused with -ENODEV, no copy() to or from it is
+ * begun, and its memory is not read, host memory neither; a copy() that is under way is believed if
+ * it succeeds. The pages that were on the device are lost (balun_lost()), exactly those; a CPU
+ * notices at its touch, or, where it has coherent memory mapped, once that was taken from it, by
+ * balun_lost() or balun_device_close(). The driver ends the device's work with an error and makes
+ * the device use no entry any more. Other ops are called as before, for what they clean up, until
+ * close().
+ */
+BALUN_API void balun_device_lost(struct balun_device *dev);
 
 /**
  * balun_fence() - order memory calls before against device work after

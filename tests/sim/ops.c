@@ -159,7 +159,8 @@ static void check_device(const struct op *op, unsigned int page, unsigned int n,
 		CHECK(maybe && write);
 		return;
 	case -ENODEV:
-		CHECK(!world.handle[op->device].dev || world.handle[op->device].closed);
+		CHECK(!world.handle[op->device].dev || world.handle[op->device].closed ||
+		      testdev_any_dead());
 		return;
 	case -EIO:
 		CHECK(p->copy || testdev_any_dead());

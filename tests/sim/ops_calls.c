@@ -47,7 +47,7 @@ void do_migrate(const struct op *op)
 		CHECK(was_unmapped(&r, begin));
 		return;
 	case -ENODEV:
-		CHECK(!home && h->closed);
+		CHECK(!home && (h->closed || testdev_any_dead()));
 		return;
 	case -ENOMEM:
 		CHECK(could_nomem());
@@ -66,7 +66,8 @@ void do_prefetch(const struct op *op)
 	if (op->flags % 3 && !dev)
 		return;
 	err = note(op, balun_prefetch(world.space, (void *)r.va, r.len, dev));
-	if (err && err != -EAGAIN && !(err == -ENOMEM && could_nomem()))
+	if (err && err != -EAGAIN && !(err == -ENOMEM && could_nomem()) &&
+	    !(err == -ENODEV && testdev_any_dead()))
 		unexpected(op, op->page, err);
 	if (dev)
 		handle_put(op->device);
@@ -83,6 +84,8 @@ void do_evict(const struct op *op)
 	err = note(op, balun_evict(dev, bytes, &freed));
 	if (err == -EIO)
 		CHECK(world.s->profile.copy || testdev_any_dead());
+	else if (err == -ENODEV)
+		CHECK(testdev_any_dead());
 	else if (err && err != -EBUSY && !(err == -ENOMEM && could_nomem()))
 		unexpected(op, op->page, err);
 	handle_put(op->device);
@@ -106,7 +109,7 @@ void do_advise(const struct op *op)
 	for (i = 0; advice == BALUN_ADVISE_DISCARD && i < r.n; i++)
 		for (j = 0; j < WORDS; j++)
 			model_maybe(v[i][j]);
-	if (err && !(err == -ENOMEM && could_nomem()))
+	if (err && !(err == -ENOMEM && could_nomem()) && !(err == -ENODEV && testdev_any_dead()))
 		unexpected(op, op->page, err);
 	handle_put(op->device);
 }

@@ -51,7 +51,7 @@ static void do_op(const struct op *op)
 	case OP_QUERY:
 		return do_query(op);
 	case OP_KILL:
-		return testdev_kill(op->device, op->flags & 1);
+		return testdev_kill(op->device, op->flags & 1, op->flags & 2);
 	case OP_NOMEM:
 		world.nomem = true;
 		return env_fail_alloc(1 + op->arg % 12);
@@ -138,6 +138,38 @@ static void check_all(const struct op *op, bool devices)
 	}
 }
 
+static bool is_listed(const struct balun_extent *x, size_t n, uint64_t va)
+{
+	while (n--)
+		if (va >= x[n].addr && va - x[n].addr < x[n].len)
+			return true;
+	return false;
+}
+
+/* nobody else runs: a page is SIGBUS exactly if it is listed as lost, and query says the same */
+static void check_lost(void)
+{
+	struct balun_extent x[PAGES + 1], one;
+	unsigned int page;
+	uint64_t value;
+	size_t n, k;
+	int err;
+
+	CHECK(!balun_lost(world.space, (void *)page_va(0), x, PAGES + 1, &n));
+	for (page = 0; page < PAGES; page++) {
+		bool lost = is_listed(x, n, page_va(page));
+
+		CHECK(!balun_query(world.space, (void *)page_va(page), BALUN_PAGE_SIZE, &one, 1,
+				   &k));
+		CHECK((one.where == BALUN_WHERE_LOST) == lost);
+		err = balun_sim_load(world.space, page_va(page), &value, 8);
+		/* who has no permission is told that first; without a device's word a page may
+		 * be lost by this very load */
+		CHECK(err != -EHWPOISON || lost || testdev_any_silent());
+		CHECK(!lost || err == -EHWPOISON || err == -EFAULT);
+	}
+}
+
 /* either nothing is mapped any more, and then the devices hold nothing; or closing brings it home
  */
 static void finish(void)
@@ -152,6 +184,7 @@ static void finish(void)
 	while (world.npins)
 		do_unpin(&op);
 	CHECK(balun_unpin(world.space, (void *)page_va(0), BALUN_PAGE_SIZE) == -ENOENT);
+	check_lost();
 	check_all(&op, world.s->options & 0x40);
 	for (i = 0; unmap && i < WINDOWS; i++)
 		balun_sim_munmap(world.space, page_va(i * WINDOW_PAGES),

@@ -89,8 +89,9 @@ void testdev_reset(void);
 /* one access of 8 bytes by device @slot; SWAP: *value goes in and the old one comes out */
 int testdev_access(unsigned int slot, uint64_t va, enum testdev_access access, uint64_t *value);
 int testdev_fault(unsigned int slot, uint64_t va, uint64_t len, uint32_t access);
-/* it gives nothing back any more; mute: and does nothing else either */
-void testdev_kill(unsigned int slot, bool mute);
+/* it gives nothing back any more; mute: and does nothing else either; said: and tells core so */
+void testdev_kill(unsigned int slot, bool mute, bool said);
 bool testdev_any_dead(void);
+bool testdev_any_silent(void); /* of those that are open: dead, and core was not told */
 
 #endif

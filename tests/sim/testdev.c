@@ -23,18 +23,38 @@ void testdev_reset(void)
 	dead_once = false;
 }
 
-void testdev_kill(unsigned int slot, bool mute)
+void testdev_kill(unsigned int slot, bool mute, bool said)
 {
-	if (!open_now[slot])
+	struct testdev *t = &devs[slot];
+
+	if (!open_now[slot] || !t->attached || t->closing)
 		return;
-	devs[slot].dead = true;
-	devs[slot].mute = mute;
+	t->refs++;
+	t->dead = true;
+	t->mute = mute;
+	t->told = t->told || said;
 	dead_once = true;
+	if (said)
+		balun_device_lost(t->dev);
+	env_mutex_lock(&t->lock);
+	t->refs--;
+	env_cond_wake(&t->quiet);
+	env_mutex_unlock(&t->lock);
 }
 
 bool testdev_any_dead(void)
 {
 	return dead_once;
+}
+
+bool testdev_any_silent(void)
+{
+	unsigned int i;
+
+	for (i = 0; i < DEVS; i++)
+		if (open_now[i] && devs[i].dead && !devs[i].told)
+			return true;
+	return false;
 }
 
 /* ---- life ---- */

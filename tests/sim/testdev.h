@@ -30,6 +30,7 @@ struct testdev {
 	unsigned int slot, room, used;
 	bool attached, closing;
 	bool dead, mute; /* its copies fail for good; its accesses too */
+	bool told;	 /* core knows: it begins no copy any more */
 	uint64_t caps;
 	unsigned int refs;     /* calls of the test that are inside */
 	unsigned int draining; /* accesses through entries that are gone already */

@@ -505,6 +505,20 @@ static void inject_fails_open(void **state)
 	assert_int_equal(fake.opens, 0);
 }
 
+/* what core is told is a case of the conformance kit (loss-in-op): here no option does it */
+static void inject_lost_needs_a_call(void **state)
+{
+	struct outer o;
+
+	/* there is nothing to lose yet: open is not chosen */
+	assert_int_equal(outer_open(&o, "inject(fakefull):op=open,nth=1,lost=1"), 0);
+	assert_int_equal(do_copy(&o, 1), 0);
+	outer_close(&o);
+	assert_int_equal(outer_open(&o, "inject(fakefull):op=unmap,nth=5,lost=1"), 0);
+	assert_int_equal(do_copy(&o, 1), 0);
+	outer_close(&o);
+}
+
 static void inject_hides_host_memory(void **state)
 {
 	struct outer o;
@@ -527,6 +541,7 @@ static void inject_refuses(void **state)
 		"inject(fakefull):op=unmap,nth=1",
 		"inject(fakefull):op=unmap,error=EIO",
 		"inject(fakefull):nomove=2",
+		"inject(fakefull):lost=2",
 	};
 	struct outer o;
 	size_t i;
@@ -576,6 +591,7 @@ int main(void)
 		cmocka_unit_test(inject_rate_is_deterministic),
 		cmocka_unit_test(inject_delays),
 		cmocka_unit_test(inject_fails_open),
+		cmocka_unit_test(inject_lost_needs_a_call),
 		cmocka_unit_test(inject_hides_host_memory),
 		cmocka_unit_test(inject_refuses),
 		LOGGED(wrappers_nest),
