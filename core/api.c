@@ -324,6 +324,8 @@ static void extent_of(struct balun_space *sp, const struct engine_run *r, struct
 		x->flags |= BALUN_EXTENT_HUGE;
 	if (r->shared)
 		x->flags |= BALUN_EXTENT_SHARED;
+	if (r->cpu)
+		x->flags |= BALUN_EXTENT_COHERENT;
 }
 
 /* cut the extent where its pages begin or cease to be pinned */

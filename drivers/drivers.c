@@ -4,10 +4,11 @@
  */
 #include "balun/driver.h"
 
-extern const struct balun_driver balun_ram_driver, balun_soft_driver, balun_trace_driver,
-	balun_inject_driver;
+extern const struct balun_driver balun_ram_driver, balun_soft_driver, balun_dmirror_driver,
+	balun_trace_driver, balun_inject_driver;
 
 extern const struct balun_driver *const driver_list[];
 const struct balun_driver *const driver_list[] = {
-	&balun_ram_driver, &balun_soft_driver, &balun_trace_driver, &balun_inject_driver, NULL,
+	&balun_ram_driver,   &balun_soft_driver,   &balun_dmirror_driver,
+	&balun_trace_driver, &balun_inject_driver, NULL,
 };

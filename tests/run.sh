@@ -194,7 +194,7 @@ variant() { # name, meson arguments...: another build directory, quietly
 	suite "build" 1 true
 }
 
-specs=(ram soft 'trace(soft)' 'inject(soft)')
+specs=(ram soft dmirror 'trace(soft)' 'inject(soft)')
 export BUILD slow=1
 
 abi

@@ -9,7 +9,7 @@ trap 'rm -rf "$tmp"' EXIT
 libc=$(gcc -print-file-name=libc.so.6)
 nm -D --defined-only "$libc" | awk '{ sub(/@.*/, "", $3); print $3 }' | sort -u >"$tmp/libc"
 
-for name in ram soft trace inject; do
+for name in ram soft dmirror trace inject; do
 	objs=("$BUILD"/libbaluncore.a.p/drivers_"$name".c.o "$BUILD"/libbaluncore.a.p/drivers_"$name"_*.c.o)
 	own=()
 	for o in "${objs[@]}"; do [ -e "$o" ] && own+=("$o"); done
