@@ -275,6 +275,7 @@ static int map_runs(struct fault *f)
 	struct core_stripe *st = core_stripe(f->sp, f->block);
 	int err = 1;
 
+	ENV_STOP("fault-looked");
 	env_mutex_lock(&st->lock);
 	if (core_read_retry(st, f->seq)) {
 		core_count(&f->sp->stats.retries, 1);

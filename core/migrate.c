@@ -224,8 +224,10 @@ static void move_pages(struct balun_space *sp, struct core_work *w, struct core_
 	err = sp->engine->collect(sp->e, b);
 	if (!err) {
 		mv->page_dev = b->origin[mv->page] >> 28; /* commit forgets it when it puts back */
+		ENV_STOP("move-collected");
 		if (b->npieces)
 			core_copy_batch(sp, w);
+		ENV_STOP("move-copied");
 		sp->engine->commit(sp->e, b);
 	} else {
 		for (i = first; i < last; i++)

@@ -104,6 +104,17 @@ void env_die(const char *what, const char *file, int line) __attribute__((noretu
 
 #endif /* !__KERNEL__ */
 
+/*
+ * Where a race is decided. tests/barrier compiles these sources with BALUN_STOP_POINTS and stops a
+ * thread there; for everybody else it is nothing.
+ */
+#ifdef BALUN_STOP_POINTS
+void env_stop(const char *point);
+#define ENV_STOP(point) env_stop(point)
+#else
+#define ENV_STOP(point) ((void)0)
+#endif
+
 #define env_load(p)		__atomic_load_n(p, __ATOMIC_ACQUIRE)
 #define env_load_relaxed(p)	__atomic_load_n(p, __ATOMIC_RELAXED)
 #define env_store(p, v)		__atomic_store_n(p, v, __ATOMIC_RELEASE)

@@ -30,8 +30,9 @@ bool uffd_is_held(const struct uffd *u, uint32_t place)
 }
 
 /*
- * A page that is in neither place was dropped by the kernel (MADV_FREE): zeros from now on.
- * (EEXIST: it is held; the slot of a mapped page is always empty.)
+ * A held page is where it shall be, whatever MOVE says of the range: of a read-only or locked one
+ * it says EINVAL before it looks. A page that is in neither place was dropped by the kernel
+ * (MADV_FREE): zeros from now on. (EEXIST: it is held; the slot of a mapped page is always empty.)
  */
 int uffd_unmap_coherent(struct uffd *u, uint64_t va, uint32_t place, uint64_t len,
 			uint64_t *ret_done)
@@ -42,10 +43,14 @@ int uffd_unmap_coherent(struct uffd *u, uint64_t va, uint32_t place, uint64_t le
 
 	if (!err || *ret_done)
 		return 0;
-	if (err != -ENOENT && err != -EEXIST)
+	if (err == -EAGAIN)
 		return err;
-	if (!uffd_is_held(u, place) && ioctl(u->caps.fd, UFFDIO_ZEROPAGE, &z) && errno != EEXIST)
-		return -errno;
+	if (!uffd_is_held(u, place)) {
+		if (err != -ENOENT && err != -EEXIST)
+			return err;
+		if (ioctl(u->caps.fd, UFFDIO_ZEROPAGE, &z) && errno != EEXIST)
+			return -errno;
+	}
 	*ret_done = PAGE;
 	return 0;
 }

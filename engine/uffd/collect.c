@@ -65,6 +65,7 @@ static void mark_taken(struct uffd *u, struct engine_batch *b, unsigned int i, u
 	/* room was reserved when the batch began: this cannot fail */
 	if (softpt_set_busy(u->pt, b->va + i * PAGE, n * PAGE))
 		env_die("softpt_set_busy", __FILE__, __LINE__);
+	transit_take(b->engine, i, n);
 	memset(b->status + i, PAGE_TAKEN, n);
 }
 
@@ -184,6 +185,7 @@ static unsigned int move_out(struct uffd *u, struct transit *t, struct engine_ba
 	if (uffd_is_coherent(u, b->dst) && !host_zero(u, b, i, n))
 		return 0;
 	dst = move_target(u, t, b, i);
+	ENV_STOP("collect-looked");
 	err = uffd_move(u, dst, b->va + i * PAGE, n * PAGE, &done);
 	k = done >> BALUN_PAGE_SHIFT;
 	if (k && host) {
@@ -335,6 +337,7 @@ static unsigned int copy_out(struct uffd *u, struct transit *t, struct engine_ba
 	unsigned int k, end, nevents;
 	env_bits present;
 
+	ENV_STOP("collect-looked");
 	/* as with MOVE, this is what refuses while an event is pending: only then is the look right
 	 */
 	if (ioctl(u->caps.fd, UFFDIO_WRITEPROTECT, &p)) {
@@ -347,6 +350,7 @@ static unsigned int copy_out(struct uffd *u, struct transit *t, struct engine_ba
 	mark_taken(u, b, i, n);
 	nevents = t->nevents;
 	env_mutex_unlock(&u->lock);
+	ENV_STOP("copy-protected");
 	if (maps_present(va, n, present))
 		env_bits_set_range(memset(present, 0, sizeof(present)), 0, n);
 	for (k = 0; k < n; k = end) {
@@ -366,6 +370,7 @@ static unsigned int copy_out(struct uffd *u, struct transit *t, struct engine_ba
 			memset(b->status + i + k, PAGE_FAILED, end - k);
 		}
 	}
+	ENV_STOP("copy-read");
 	env_mutex_lock(&u->lock);
 	/* Protecting once more fails while a memory call has begun and its event is not handled.
 	 * When it succeeds and no event was logged, what was read is what was there. */

@@ -16,24 +16,18 @@
 
 #define BLOCK_PAGES BALUN_BLOCK_PAGES
 
-static uint64_t page_va(const struct engine_batch *b, unsigned int i)
-{
-	return b->va + i * PAGE;
-}
-
 /* pages [i, i + n) are at consecutive addresses now; returns how many, their place in *va */
 static unsigned int locate_run(const struct transit *t, const struct engine_batch *b,
 			       unsigned int i, unsigned int n, uint64_t *va, bool *gone)
 {
 	unsigned int k;
 
-	*va = page_va(b, i);
-	*gone = !transit_locate(t, va);
+	*gone = !transit_locate(t, i, va);
 	if (!t->nevents)
 		return n;
 	for (k = 1; k < n; k++) {
-		uint64_t next = page_va(b, i + k);
-		bool g = !transit_locate(t, &next);
+		uint64_t next;
+		bool g = !transit_locate(t, i + k, &next);
 
 		if (g != *gone || (!g && next != *va + k * PAGE))
 			break;
@@ -98,8 +92,14 @@ static void zap(struct uffd *u, int slot, uint64_t va, uint64_t len)
 	u->own_remove[slot].end = va + len;
 	memset(u->own_remove[slot].seen, 0, sizeof(u->own_remove[slot].seen));
 	env_mutex_unlock(&u->lock);
+	ENV_STOP("discard-begun");
 	syscall(SYS_madvise, va, len, MADV_DONTNEED);
+	ENV_STOP("discard-done");
 	env_mutex_lock(&u->lock);
+	/* The reader lets go of the lock in the middle of an event that is partly ours: it must not
+	 * take the rest for the program's. */
+	while (u->handling)
+		env_cond_wait(&u->idle, &u->lock, ENV_FOREVER);
 	u->own_remove[slot].end = 0;
 	env_cond_wake(&u->idle);
 }
@@ -156,6 +156,17 @@ static void zap_copied(struct uffd *u, struct transit *t, struct engine_batch *b
 		n = zap_run(u, t, b, i, env_bits_next(copied, i, false) - i);
 }
 
+/* What does not move (other protection by now, locked) is copied, and does not stay behind: a frame
+ * that is populated above its slot's top refuses the next page. */
+static int copy_frame(struct uffd *u, uint64_t va, uint64_t src, uint64_t *ret_done)
+{
+	int err = uffd_copy(u, va, (void *)(uintptr_t)src, PAGE, ret_done);
+
+	if (!err)
+		frames_empty(u, src, PAGE);
+	return err;
+}
+
 /* the page was moved to @src: back into the program's memory. Lock held, let go of while an event
  * is pending; the page may be dropped or moved by it. */
 static void put_back(struct uffd *u, struct transit *t, struct engine_batch *b, unsigned int i,
@@ -165,12 +176,11 @@ static void put_back(struct uffd *u, struct transit *t, struct engine_batch *b, 
 	int err;
 
 	for (;;) {
-		va = page_va(b, i);
-		if (!transit_locate(t, &va))
+		if (!transit_locate(t, i, &va))
 			return;
 		err = uffd_move(u, va, src, PAGE, &done);
 		if (err == -EINVAL || err == -EBUSY) /* other protection by now: a copy does */
-			err = uffd_copy(u, va, (void *)(uintptr_t)src, PAGE, &done);
+			err = copy_frame(u, va, src, &done);
 		if (err != -EAGAIN)
 			break;
 		uffd_yield_to_events(u);
@@ -191,8 +201,7 @@ static void map_back(struct uffd *u, const struct transit *t, const struct engin
 	if (!uffd_is_coherent(u, SOFTPT_DEV(b->origin[i])))
 		return;
 	do {
-		va = page_va(b, i);
-		if (!transit_locate(t, &va) ||
+		if (!transit_locate(t, i, &va) ||
 		    uffd_map_coherent(u, va, b->origin[i], PAGE, &done) != -EAGAIN)
 			return; /* if it could not be: it is held */
 		uffd_yield_to_events(u);
@@ -203,14 +212,13 @@ static void map_back(struct uffd *u, const struct transit *t, const struct engin
 static void restore_out(struct uffd *u, struct transit *t, struct engine_batch *b,
 			const struct engine_piece *p, unsigned int i)
 {
-	uint64_t va = page_va(b, i);
+	uint64_t va;
 
 	if (p->src_kind == BALUN_KIND_SYSTEM && !t->copied)
 		put_back(u, t, b, i, p->src + (i - p->first) * PAGE);
 	if (p->src_kind == BALUN_KIND_LOCAL)
 		map_back(u, t, b, i);
-	va = page_va(b, i);
-	if (!transit_locate(t, &va)) {
+	if (!transit_locate(t, i, &va)) {
 		b->status[i] = PAGE_GONE;
 		return;
 	}
@@ -279,6 +287,7 @@ static void commit_out_run(struct uffd *u, struct transit *t, struct engine_batc
 	while (n) {
 		unsigned int k = locate_run(t, b, i, n, &va, &gone);
 
+		ENV_STOP("commit-located");
 		if (gone) {
 			memset(b->status + i, PAGE_GONE, k);
 			drop_content(u, b, p, i, k);
@@ -331,11 +340,11 @@ static void commit_unread(struct uffd *u, struct transit *t, struct engine_batch
 	unsigned int i;
 
 	for (i = 0; t->copied && i < BLOCK_PAGES; i++) {
-		uint64_t va = page_va(b, i);
+		uint64_t va;
 
 		if (b->status[i] != PAGE_TAKEN)
 			continue;
-		if (!transit_locate(t, &va)) {
+		if (!transit_locate(t, i, &va)) {
 			b->status[i] = PAGE_GONE;
 			continue;
 		}
@@ -367,16 +376,16 @@ static int install(struct uffd *u, bool frames, uint64_t va, uint64_t src, uint6
 		*ret_done = PAGE; /* a page of zeros that was never written */
 		return 0;
 	}
-	return uffd_copy(u, va, (void *)(uintptr_t)src, PAGE, ret_done);
+	return copy_frame(u, va, src, ret_done);
 }
 
 /* stays away after all */
 static void restore_home(struct uffd *u, struct transit *t, struct engine_batch *b, unsigned int i)
 {
-	uint64_t va = page_va(b, i);
+	uint64_t va;
 
 	map_back(u, t, b, i);
-	if (!transit_locate(t, &va)) {
+	if (!transit_locate(t, i, &va)) {
 		b->status[i] = PAGE_GONE;
 		return;
 	}
@@ -416,6 +425,7 @@ static void commit_home_run(struct uffd *u, struct transit *t, struct engine_bat
 
 		done = 0;
 		err = 0;
+		ENV_STOP("commit-located");
 		if (gone) {
 			memset(b->status + i, PAGE_GONE, k);
 			drop_content(u, b, p, i, k);

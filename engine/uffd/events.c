@@ -90,6 +90,7 @@ static void drop_range(struct uffd *u, uint64_t start, uint64_t end)
 	clear_transit(u, start, end);
 	u->handling++;
 	env_mutex_unlock(&u->lock);
+	ENV_STOP("reader-dying");
 	core_invalidate_begin(u->space, start, end - start, BALUN_CAUSE_INVALIDATE);
 	env_mutex_lock(&u->lock);
 	release_dying(u, start, end);
@@ -161,6 +162,7 @@ static void on_remap(struct uffd *u, uint64_t from, uint64_t to, uint64_t len)
 	transit_log(u, from, from + len, to, true);
 	u->handling++;
 	env_mutex_unlock(&u->lock);
+	ENV_STOP("reader-remapped");
 	core_invalidate_begin(u->space, from, len, BALUN_CAUSE_INVALIDATE);
 	core_invalidate_end(u->space, from, len);
 	core_moved(u->space, to, len);
@@ -197,10 +199,12 @@ static bool read_some(struct uffd *u)
 	if (u->npending == sizeof(u->pending) / sizeof(u->pending[0]) ||
 	    read(u->caps.fd, &msg, sizeof(msg)) != sizeof(msg))
 		return false;
-	if (msg.event == UFFD_EVENT_PAGEFAULT)
+	if (msg.event == UFFD_EVENT_PAGEFAULT) {
 		u->pending[u->npending++] = msg;
-	else
+	} else {
+		ENV_STOP("reader-read");
 		on_event(u, &msg);
+	}
 	return true;
 }
 
@@ -238,6 +242,7 @@ static int serve_hole(struct uffd *u, uint64_t va)
 		end = va + PAGE;
 	for (;;) {
 		z.range.len = end - va;
+		ENV_STOP("fault-hole");
 		if (!ioctl(u->caps.fd, UFFDIO_ZEROPAGE, &z) || z.zeropage > 0)
 			return 0;
 		if (errno == EAGAIN)
@@ -276,6 +281,7 @@ static int serve_fault(struct uffd *u, uint64_t va, bool write, bool protect)
 	}
 	u->installed_va = 0;
 	env_mutex_unlock(&u->lock);
+	ENV_STOP("fault-away");
 	err = core_cpu_fault(u->space, va, write);
 	if (err == -EAGAIN)
 		return -EBUSY;

@@ -151,7 +151,7 @@ static void child_give(struct child *c, uint64_t va, const char *src, uint64_t l
 	while (off < len) {
 		to = va + off;
 		n = c->t.nevents ? PAGE : ENV_MIN(step, len - off);
-		if (!transit_locate(&c->t, &to)) {
+		if (!transit_follow(&c->t, 0, &to)) {
 			off += n;
 			continue;
 		}
@@ -250,8 +250,7 @@ static void give_transit(struct uffd *u, struct child *c, const struct transit *
 		const struct engine_piece *p = &b->piece[j];
 
 		for (i = p->first; i < p->first + p->npages; i++) {
-			va = b->va + i * PAGE;
-			if (!transit_locate(t, &va))
+			if (!transit_locate(t, i, &va))
 				continue;
 			softpt_run(u->pt, va, PAGE, &r);
 			if (r.busy && !r.away)

@@ -49,6 +49,7 @@ static bool hook_begin(struct hook *h, uint64_t addr, uint64_t len)
 	env_list_add_tail(&u->changing, &h->c.link);
 	env_mutex_unlock(&u->lock);
 	core_invalidate_begin(u->space, addr, len, BALUN_CAUSE_INVALIDATE);
+	ENV_STOP("hook-begun");
 	return true;
 }
 
@@ -56,6 +57,7 @@ static void hook_end(struct hook *h)
 {
 	struct uffd *u = h->u;
 
+	ENV_STOP("hook-called");
 	core_invalidate_end(u->space, h->c.start, h->c.end - h->c.start);
 	env_mutex_lock(&u->lock);
 	env_list_del(&h->c.link);

@@ -120,13 +120,18 @@ struct transit *transit_begin(struct uffd *u, struct engine_batch *b)
 	return t;
 }
 
-/* follow a page of the block through what happened since it was taken */
-bool transit_locate(const struct transit *t, uint64_t *va)
+void transit_take(struct transit *t, unsigned int i, unsigned int n)
 {
-	unsigned int i;
+	while (n--)
+		t->since[i++] = t->nevents;
+}
 
-	for (i = 0; i < t->nevents; i++) {
-		const struct transit_event *e = &t->event[i];
+bool transit_follow(const struct transit *t, unsigned int from, uint64_t *va)
+{
+	unsigned int j;
+
+	for (j = from; j < t->nevents; j++) {
+		const struct transit_event *e = &t->event[j];
 
 		if (*va < e->start || *va >= e->end)
 			continue;
@@ -135,6 +140,17 @@ bool transit_locate(const struct transit *t, uint64_t *va)
 		*va = e->to + (*va - e->start);
 	}
 	return true;
+}
+
+/*
+ * Where a page of the block is, by what happened since it was taken. What happened before was to
+ * another page at the same address: a collect that lets an event pass goes on with what is there
+ * then.
+ */
+bool transit_locate(const struct transit *t, unsigned int i, uint64_t *ret_va)
+{
+	*ret_va = t->b->va + i * PAGE;
+	return transit_follow(t, t->since[i], ret_va);
 }
 
 void transit_log_init(struct transit *t)

@@ -121,6 +121,7 @@ struct transit {
 	bool copied;		 /* taken by copying: pages are write-protected, not moved */
 	unsigned int nevents, room;
 	struct transit_event *event, first[4];
+	uint32_t since[BALUN_BLOCK_PAGES]; /* taken pages: the first event that is about them */
 	struct transit *next;
 };
 
@@ -233,8 +234,12 @@ void uffd_protect(struct uffd *u, uint64_t va, uint64_t len, bool on);
 void uffd_yield_to_events(struct uffd *u);
 /* lock held: a transit for the batch, or NULL: no memory */
 struct transit *transit_begin(struct uffd *u, struct engine_batch *b);
-/* where page @va of a transit is now: false: dropped */
-bool transit_locate(const struct transit *t, uint64_t *va);
+/* lock held: pages i.. of the block are in transit from now on */
+void transit_take(struct transit *t, unsigned int i, unsigned int n);
+/* follow an address through the log from an event on; false: dropped */
+bool transit_follow(const struct transit *t, unsigned int from, uint64_t *va);
+/* where page i of the block is now: false: dropped */
+bool transit_locate(const struct transit *t, unsigned int i, uint64_t *ret_va);
 void transit_log(struct uffd *u, uint64_t start, uint64_t end, uint64_t to, bool remap);
 void transit_log_init(struct transit *t);
 void transit_log_fini(struct transit *t);
