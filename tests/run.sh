@@ -110,6 +110,28 @@ matrix() {
 	done
 }
 
+# as matrix(), the cells of a memory call on one line: tests/barrier
+barrier() {
+	local w
+	if ! uffd_works; then
+		skip_suite barrier "$refusal"
+		return
+	fi
+	for w in move frame coherent copy; do
+		is_wanted "${prefix}barrier/$w" || continue
+		suite "barrier/$w" $((60 * slow)) "$BUILD/tests/barrier/barrier" "$w/*"
+		sed -nE 's,^(ok|FAIL|SKIP) [a-z]+/([^ :]+).*,\1 \2,p' "$logs/log" | awk '{
+			call = at = $2
+			sub(/\/.*/, "", call)
+			sub(/[^\/]*\//, "", at)
+			if (!(call in list)) order[++n] = call
+			list[call] = list[call] " " ($1 == "ok" ? "" : $1 ":") at
+		}
+		END { for (i = 1; i <= n; i++) print order[i] ":" list[order[i]] }' |
+			fmt -s -w 110 | sed 's/^/    /'
+	done
+}
+
 unit() { # pattern of names
 	local t name
 	if [ ! -x "$BUILD/tests/unit/test_env" ]; then
@@ -169,6 +191,7 @@ functional() { # what every kind of build runs
 	conform sim "${specs[@]}"
 	fallback
 	matrix
+	barrier
 	suite examples $((30 * slow)) tests/cli/examples.sh
 	suite demo $((60 * slow)) tests/cli/demo.sh
 	suite cli $((60 * slow)) tests/cli/run.sh
@@ -225,6 +248,7 @@ if [ $all -eq 1 ]; then
 		conform uffd "${specs[@]}"
 		conform sim "${specs[@]}"
 		matrix
+		barrier
 		suite demo 600 tests/cli/demo.sh
 	fi
 

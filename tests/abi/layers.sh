@@ -29,6 +29,7 @@ check bench "$public|bench/[a-z_]+\.h"
 check examples "$public"
 check tests/conformance "$public|tests/conformance/[a-z_]+\.h"
 check tests/matrix "$public"
+check tests/barrier "$public|env/env\.h|tests/(conformance|barrier)/[a-z_]+\.h"
 
 # an engine's own headers stay inside it
 out=$(grep -rnE --include='*.[ch]' 'include "(drivers|engine)/' . --exclude-dir=build* |

@@ -1,0 +1,127 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR MIT */
+/**
+ * DOC: barrier.h - races stopped at their deciding moment
+ *
+ * The library's sources, compiled with BALUN_STOP_POINTS, call env_stop() at named places. A cell
+ * arms one place, lets a thread (the mover) run into it, makes a memory call from another thread
+ * (the caller), sees whether the call must wait for the stopped one, lets go, and checks every
+ * byte, who may be touched, and device memory. Nothing is ordered by time: clocks only turn a hang
+ * into a failure.
+ */
+#ifndef BALUN_BARRIER_H
+#define BALUN_BARRIER_H
+
+#include "tests/conformance/kit.h"
+
+#include <signal.h>
+#include <sys/types.h>
+
+/* ---- stop.c: places to stop at, and threads that one can watch ---- */
+
+struct worker {
+	pthread_t t;
+	void (*fn)(void *arg);
+	void *arg;
+	pid_t tid;
+	bool go, done;
+};
+void worker_start(struct worker *w, void (*fn)(void *arg), void *arg); /* waits for worker_go() */
+void worker_go(struct worker *w);
+void worker_join(struct worker *w);
+/* returns when it is done */
+void worker_must_finish(struct worker *w, const char *who, const char *point);
+/* returns when it sleeps in the kernel; it must not come to its end */
+void worker_must_wait(struct worker *w, const char *who, const char *point);
+
+/* one place at a time; the next thread that comes there stops */
+void stop_arm(const char *point);
+/* false: @w came to its end and nobody stopped */
+bool stop_hit(struct worker *w);
+void stop_release(void);
+
+/* ---- calls.c: memory calls ---- */
+
+#define PREFIX	8
+#define MID	16
+#define SUFFIX	8
+#define MID_LEN (MID * PAGE)
+
+/* [va, mid) stays, [mid, mid + MID_LEN) is what the call is made on, [after, end) stays */
+struct area {
+	uint64_t va, mid, after, end, to;
+	bool raw; /* past the hooks */
+	bool brk;
+	uint64_t old_brk;
+};
+
+enum effect {
+	KEEP,	/* as it was */
+	ZERO,	/* reads as zeros */
+	GONE,	/* not mapped */
+	FRESH,	/* new memory: half of it written since by the caller, half zeros */
+	MOVED,	/* is at a->to now */
+	LEFT,	/* the same, and what it left behind reads as zeros */
+	GROWN,	/* at a->to, and twice as long: zeros */
+	HERE,	/* where it was, and zeros behind it */
+	SHRUNK, /* half of it */
+	LAZY,	/* each page as it was, or zeros */
+	READONLY,
+	NOACCESS,
+	LOCKED,
+};
+
+#define CALL_EVENT  1u /* the kernel tells the reader, and the call waits for that */
+#define CALL_FAULT  2u /* waits for pages that are away or in transit */
+#define CALL_HOOK   4u /* libbalun sees it before it happens */
+#define CALL_DIRECT 8u /* ... but this kind goes past the hooks */
+#define CALL_BRK    16u
+#define CALL_LAST   32u /* made on the end of the mapping */
+
+struct call {
+	const char *name;
+	unsigned int flags;
+	enum effect effect;
+	void (*fn)(struct area *a);
+};
+extern const struct call calls[];
+
+#define SEED	   77
+#define FRESH_SEED 78
+
+void area_make(struct kit *k, const struct call *c, struct area *a);
+void area_check(struct kit *k, const struct call *c, struct area *a, bool device_first);
+void area_drop(struct kit *k, const struct call *c, struct area *a);
+/* bounded: device memory in use is what the areas hold there */
+void used_is(struct kit *k, uint64_t va, uint64_t len);
+
+/* ---- cells ---- */
+
+/* ways for pages to move: MOVE into the device's own host memory, MOVE through frames, copies, and
+ * onto a coherent device, where they stay mapped */
+#define WAY_MOVE     1u
+#define WAY_FRAME    2u
+#define WAY_COPY     4u
+#define WAY_COHERENT 8u
+#define WAY_ALL	     15u
+
+struct cell {
+	char name[72];
+	void (*fn)(struct kit *k, const struct cell *c);
+	unsigned int ways;
+	const struct call *call;
+	const char *point;
+	unsigned int mover;
+	bool raw;
+};
+/* a new cell of the list */
+struct cell *cell_add(void (*fn)(struct kit *k, const struct cell *c), unsigned int ways,
+		      const char *fmt, ...) __attribute__((format(printf, 3, 4)));
+
+extern unsigned int way; /* of this process */
+
+void matrix_cells(void);
+void reader_cells(void);
+void huge_cells(void);
+void memory_cells(void);
+
+#endif

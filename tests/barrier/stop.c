@@ -1,0 +1,168 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR MIT */
+/*
+ * Stop points and the threads that meet them. One mutex for all of it: service threads wait in it
+ * too, which is fine, for nothing here is ever away (it is data of a loaded object).
+ */
+#include "tests/barrier/barrier.h"
+
+#include "env/env.h"
+
+#include <fcntl.h>
+#include <sched.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#define LIMIT_NS (15000000000ULL * (KIT_TSAN || KIT_ASAN ? 4 : 1))
+
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+static pthread_cond_t changed = PTHREAD_COND_INITIALIZER;
+static enum {
+	IDLE,
+	ARMED,
+	HIT
+} state;
+static const char *armed;
+
+/* called by the code under test */
+void env_stop(const char *point)
+{
+	if (__atomic_load_n(&state, __ATOMIC_ACQUIRE) != ARMED)
+		return;
+	pthread_mutex_lock(&lock);
+	if (state == ARMED && !strcmp(point, armed)) {
+		__atomic_store_n(&state, HIT, __ATOMIC_RELEASE);
+		pthread_cond_broadcast(&changed);
+		while (state == HIT)
+			pthread_cond_wait(&changed, &lock);
+	}
+	pthread_mutex_unlock(&lock);
+}
+
+void stop_arm(const char *point)
+{
+	pthread_mutex_lock(&lock);
+	CHECK(state == IDLE);
+	armed = point;
+	__atomic_store_n(&state, ARMED, __ATOMIC_RELEASE);
+	pthread_mutex_unlock(&lock);
+}
+
+bool stop_hit(struct worker *w)
+{
+	bool hit;
+
+	pthread_mutex_lock(&lock);
+	while (state == ARMED && !w->done)
+		pthread_cond_wait(&changed, &lock);
+	hit = state == HIT;
+	if (!hit)
+		__atomic_store_n(&state, IDLE, __ATOMIC_RELEASE);
+	pthread_mutex_unlock(&lock);
+	return hit;
+}
+
+void stop_release(void)
+{
+	pthread_mutex_lock(&lock);
+	__atomic_store_n(&state, IDLE, __ATOMIC_RELEASE);
+	pthread_cond_broadcast(&changed);
+	pthread_mutex_unlock(&lock);
+}
+
+/* ---- workers ---- */
+
+static void *worker_main(void *arg)
+{
+	struct worker *w = arg;
+
+	pthread_mutex_lock(&lock);
+	w->tid = syscall(SYS_gettid);
+	pthread_cond_broadcast(&changed);
+	while (!w->go)
+		pthread_cond_wait(&changed, &lock);
+	pthread_mutex_unlock(&lock);
+	w->fn(w->arg);
+	pthread_mutex_lock(&lock);
+	w->done = true;
+	pthread_cond_broadcast(&changed);
+	pthread_mutex_unlock(&lock);
+	return NULL;
+}
+
+void worker_start(struct worker *w, void (*fn)(void *arg), void *arg)
+{
+	*w = (struct worker){ .fn = fn, .arg = arg };
+	w->t = kit_thread(worker_main, w);
+	pthread_mutex_lock(&lock);
+	while (!w->tid)
+		pthread_cond_wait(&changed, &lock);
+	pthread_mutex_unlock(&lock);
+}
+
+void worker_go(struct worker *w)
+{
+	pthread_mutex_lock(&lock);
+	w->go = true;
+	pthread_cond_broadcast(&changed);
+	pthread_mutex_unlock(&lock);
+}
+
+void worker_join(struct worker *w)
+{
+	kit_join(w->t);
+}
+
+static bool is_done(struct worker *w)
+{
+	bool done;
+
+	pthread_mutex_lock(&lock);
+	done = w->done;
+	pthread_mutex_unlock(&lock);
+	return done;
+}
+
+/* does the kernel say that the thread sleeps, in a system call or in a fault? */
+static bool sleeps(pid_t tid)
+{
+	char path[64], buf[16] = "";
+	int fd;
+
+	snprintf(path, sizeof(path), "/proc/self/task/%d/syscall", tid);
+	fd = open(path, O_RDONLY | O_CLOEXEC);
+	if (fd < 0)
+		return false;
+	if (read(fd, buf, sizeof(buf) - 1) <= 0)
+		buf[0] = 0;
+	close(fd);
+	return buf[0] == '-' || (buf[0] >= '0' && buf[0] <= '9');
+}
+
+void worker_must_finish(struct worker *w, const char *who, const char *point)
+{
+	uint64_t limit = kit_now_ns() + LIMIT_NS;
+
+	while (!is_done(w)) {
+		if (kit_now_ns() > limit)
+			kit_fail(__FILE__, __LINE__, "%s hangs while a thread stands at %s", who,
+				 point);
+		sched_yield();
+	}
+}
+
+void worker_must_wait(struct worker *w, const char *who, const char *point)
+{
+	uint64_t limit = kit_now_ns() + LIMIT_NS;
+	bool asleep;
+
+	do {
+		asleep = sleeps(w->tid);
+		if (is_done(w))
+			kit_fail(__FILE__, __LINE__, "%s does not wait for the thread at %s", who,
+				 point);
+		if (kit_now_ns() > limit)
+			kit_fail(__FILE__, __LINE__, "%s runs for ever while a thread stands at %s",
+				 who, point);
+		sched_yield();
+	} while (!asleep);
+}
