@@ -10,17 +10,16 @@
 static const struct balun_driver *registry[REGISTRY_MAX];
 static unsigned int registry_n; /* grows only: a reader that loads it sees the entries below it */
 static bool registry_ready;	/* the built-in ones are in */
-static bool registry_busy;
+static uint32_t registry_busy;
 
 static void registry_lock(void)
 {
-	while (__atomic_test_and_set(&registry_busy, __ATOMIC_ACQUIRE))
-		env_yield();
+	env_word_lock(&registry_busy);
 }
 
 static void registry_unlock(void)
 {
-	__atomic_clear(&registry_busy, __ATOMIC_RELEASE);
+	env_word_unlock(&registry_busy);
 }
 
 static bool name_ok(const char *s)
@@ -131,7 +130,7 @@ void core_registry_init(void)
 		return;
 	registry_lock();
 	for (i = 0; !registry_ready && driver_list[i]; i++)
-		if (add(driver_list[i]))
+		if (!find(driver_list[i]->name) && add(driver_list[i]))
 			env_log(0, "built-in driver refused: %s", env_reason_get());
 	env_store(&registry_ready, true);
 	registry_unlock();

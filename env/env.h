@@ -126,6 +126,27 @@ void env_stop(const char *point);
 #define ENV_MIN(a, b)		((a) < (b) ? (a) : (b))
 #define ENV_MAX(a, b)		((a) > (b) ? (a) : (b))
 
+/*
+ * A lock in one word, for rare changes of what the whole process shares: 0, or 1 + the fork
+ * generation of who holds it. The child of a fork may find it held by a thread that it does not
+ * have, and takes it over.
+ */
+static inline void env_word_lock(uint32_t *w)
+{
+	uint32_t me = env_fork_gen() + 1, seen;
+
+	for (;; env_yield()) {
+		seen = env_load_relaxed(w);
+		if (seen != me && __atomic_compare_exchange_n(w, &seen, me, false, __ATOMIC_ACQUIRE,
+							      __ATOMIC_RELAXED))
+			return;
+	}
+}
+static inline void env_word_unlock(uint32_t *w)
+{
+	env_store(w, 0);
+}
+
 /* a doubly linked list with a head */
 struct env_list {
 	struct env_list *next, *prev;

@@ -16,14 +16,16 @@
 
 #include "engine/uffd/uffd.h"
 
-/* between the handlers of one fork, all on one thread; a space may come or go meanwhile */
+/* between the handlers of one fork, all on one thread */
 static __thread struct uffd *prepared;
 static __thread uint64_t prepare_cookie[8];
 
 static void fork_prepare(void)
 {
-	struct uffd *u = prepared = uffd_here();
+	struct uffd *u;
 
+	env_word_lock(&uffd_life);
+	u = prepared = uffd_here();
 	if (!u)
 		return;
 	uffd_enter(u, prepare_cookie);
@@ -36,10 +38,11 @@ static void fork_parent(void)
 {
 	struct uffd *u = prepared;
 
-	if (!u)
-		return;
-	core_resume(u->space);
-	uffd_leave(u, prepare_cookie);
+	if (u) {
+		core_resume(u->space);
+		uffd_leave(u, prepare_cookie);
+	}
+	env_word_unlock(&uffd_life);
 }
 
 /* The parent's engine is a copy nobody runs: its memory stays as it is, its context is closed. */
@@ -48,7 +51,7 @@ static void fork_child(void)
 	struct uffd *u = prepared;
 
 	if (!u)
-		return;
+		return; /* the lock's holder is of another generation: it is free */
 	close(u->caps.fd);
 	close(u->stop_fd);
 	maps_close();

@@ -10,6 +10,7 @@
 #include "engine/uffd/uffd.h"
 
 struct uffd *uffd_current;
+uint32_t uffd_life;
 
 /* ---- calibration: from how many pages on a MOVE from a frame beats a COPY that allocates ---- */
 
@@ -93,7 +94,7 @@ free:
 
 /* ---- life ---- */
 
-static int uffd_attach(struct balun_space *sp, void **ret_e)
+static int attach(struct balun_space *sp, void **ret_e)
 {
 	struct uffd *u, *none = uffd_here() ? NULL : env_load(&uffd_current);
 	int err;
@@ -121,8 +122,6 @@ static int uffd_attach(struct balun_space *sp, void **ret_e)
 	if (!u->pt)
 		goto err_close;
 	uffd_fork_register();
-	if (u->move)
-		calibrate(u);
 	if (!__atomic_compare_exchange_n(&uffd_current, &none, u, false, __ATOMIC_SEQ_CST,
 					 __ATOMIC_SEQ_CST)) {
 		env_reason("this process has a space already; end it first");
@@ -138,6 +137,8 @@ static int uffd_attach(struct balun_space *sp, void **ret_e)
 	err = uffd_reader_start(u);
 	if (err)
 		goto err_maps;
+	if (u->move)
+		calibrate(u);
 	*ret_e = u;
 	return 0;
 err_maps:
@@ -151,6 +152,16 @@ err_free:
 	env_cond_destroy(&u->idle);
 	env_mutex_destroy(&u->lock);
 	env_free(u);
+	return err;
+}
+
+static int uffd_attach(struct balun_space *sp, void **ret_e)
+{
+	int err;
+
+	env_word_lock(&uffd_life);
+	err = attach(sp, ret_e);
+	env_word_unlock(&uffd_life);
 	return err;
 }
 
@@ -173,14 +184,15 @@ static void free_lists(struct uffd *u)
 }
 
 /*
- * Everything is home. Ranges are let go of first, so that no fault needs the reader when it stops;
- * a hook that is inside now is waited for.
+ * Everything is home. What is registered is let go of first, so that no fault and no fork needs the
+ * reader when it stops; a hook that is inside now is waited for.
  */
 static void uffd_detach(void *e)
 {
 	struct uffd *u = e;
 	unsigned int i;
 
+	env_word_lock(&uffd_life);
 	env_store(&uffd_current, NULL);
 	for (i = 0; i < INSIDE_SLOTS; i++)
 		while (env_load(&u->inside[i].sp))
@@ -189,15 +201,16 @@ static void uffd_detach(void *e)
 	for (i = 0; i < u->watch.n; i++)
 		uffd_unregister(u, u->watch.r[i].start, u->watch.r[i].end);
 	env_mutex_unlock(&u->lock);
+	frames_fini(u);
 	uffd_reader_stop(u);
 	maps_close();
-	frames_fini(u);
 	close(u->caps.fd);
 	softpt_destroy(u->pt);
 	free_lists(u);
 	env_cond_destroy(&u->idle);
 	env_mutex_destroy(&u->lock);
 	env_free(u);
+	env_word_unlock(&uffd_life);
 }
 
 static int uffd_device_attach(void *e, unsigned int dev, struct balun_desc *desc)

@@ -175,6 +175,12 @@ struct uffd {
 
 /* the context of this process, or, in a child of it, still the parent's; NULL: none */
 extern struct uffd *uffd_current;
+/*
+ * The word lock of attaching and detaching, held across a fork too; outermost. Nothing may be
+ * registered while there is no reader: a fork would wait for its event to be read, and hold
+ * malloc()'s locks meanwhile, which starting and joining the reader needs.
+ */
+extern uint32_t uffd_life;
 /* for hooks and fork handlers: NULL in a child, also of a bare clone() */
 static inline struct uffd *uffd_here(void)
 {
