@@ -93,7 +93,8 @@ matrix_suite() { # name, command...
 	is_wanted "$prefix$name" || return 0
 	: >"$logs/log"
 	suite "$name" "$limit" "$@"
-	sed -nE 's/^(ok|FAIL|SKIP) ([^ :]+).*/\1 \2/p' "$logs/log" |
+	# the device in the names is the suite's
+	sed -nE 's/^(ok|FAIL|SKIP) ([^ :]+)\/[^ :]+.*/\1 \2/p' "$logs/log" |
 		awk '{ print ($1 == "ok" ? "" : $1 ":") $2 }' | fmt -w 110 | sed 's/^/    /'
 }
 
@@ -108,6 +109,12 @@ matrix() {
 		matrix_suite "matrix/$d-copy" env BALUN_UFFD_COPY=1 \
 			"$BUILD/tests/matrix/matrix" --driver "$d"
 	done
+	# a device that copies slowly: the fork comes while pages are in transit
+	local slow_copy='inject(soft):op=copy_wait,every=1,delay=1ms'
+	matrix_suite matrix/soft-slow "$BUILD/tests/matrix/matrix" --driver "$slow_copy" \
+		--label soft-slow --case '*clone*'
+	matrix_suite matrix/soft-slow-copy env BALUN_UFFD_COPY=1 "$BUILD/tests/matrix/matrix" \
+		--driver "$slow_copy" --label soft-slow --case '*clone*'
 }
 
 # as matrix(), the cells of a memory call on one line: tests/barrier

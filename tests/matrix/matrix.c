@@ -17,7 +17,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-static const struct mx_cell *const tables[] = { cells_fork };
+static const struct mx_cell *const tables[] = { cells_fork, cells_threads };
 
 /* turns a hang into a failure; generous, for a machine that does other things as well */
 #if MX_TSAN || MX_ASAN
@@ -33,15 +33,16 @@ static struct verdict {
 } * verdict;
 
 static const char usage[] =
-	"usage: matrix [--driver SPEC] [--case PATTERN] [--list]\n"
+	"usage: matrix [--driver SPEC] [--label NAME] [--case PATTERN] [--list]\n"
 	"\n"
 	"  --driver SPEC    the device (default soft)\n"
+	"  --label NAME     what it is called in the names of cells (default: its spec)\n"
 	"  --case PATTERN   only the cells whose name matches; may hold * and ?\n"
 	"  --list           print the names of the cells\n"
 	"Exit status: 0 nothing failed, 1 something did, 2 wrong usage, 77 no userfaultfd here.\n";
 
 struct run {
-	const char *driver, *only;
+	const char *driver, *label, *only;
 	bool list;
 	unsigned int passed, failed, skipped;
 };
@@ -214,7 +215,7 @@ static void run_all(struct run *r)
 
 	for (t = 0; t < sizeof(tables) / sizeof(tables[0]); t++) {
 		for (i = 0; tables[t][i].name; i++) {
-			snprintf(name, sizeof(name), "%s/%s%s", tables[t][i].name, r->driver, copy);
+			snprintf(name, sizeof(name), "%s/%s%s", tables[t][i].name, r->label, copy);
 			if (r->only && fnmatch(r->only, name, 0) &&
 			    fnmatch(r->only, tables[t][i].name, 0))
 				continue;
@@ -230,6 +231,7 @@ static int parse(int argc, char **argv, struct run *r)
 {
 	static const struct option options[] = {
 		{ "driver", required_argument, NULL, 'd' },
+		{ "label", required_argument, NULL, 'n' },
 		{ "case", required_argument, NULL, 'c' },
 		{ "list", no_argument, NULL, 'l' },
 		{ "help", no_argument, NULL, 'h' },
@@ -240,6 +242,8 @@ static int parse(int argc, char **argv, struct run *r)
 	while ((c = getopt_long(argc, argv, "", options, NULL)) != -1) {
 		if (c == 'd') {
 			r->driver = optarg;
+		} else if (c == 'n') {
+			r->label = optarg;
 		} else if (c == 'c') {
 			r->only = optarg;
 		} else if (c == 'l') {
@@ -249,6 +253,8 @@ static int parse(int argc, char **argv, struct run *r)
 			return c == 'h' ? 0 : 2;
 		}
 	}
+	if (!r->label)
+		r->label = r->driver;
 	if (optind == argc)
 		return -1;
 	fputs(usage, stderr);

@@ -81,7 +81,7 @@ struct mx_cell {
 };
 
 /* one table per file, ended by a cell without a name; the list of them: matrix.c */
-extern const struct mx_cell cells_fork[];
+extern const struct mx_cell cells_fork[], cells_threads[];
 
 void mx_fail(const char *file, int line, const char *fmt, ...)
 	__attribute__((noreturn, format(printf, 3, 4)));
