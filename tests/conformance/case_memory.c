@@ -292,12 +292,24 @@ static void program_data(struct kit *k)
 	CHECK_EQ(cpu_read64(k, (uintptr_t)&variable), 42);
 }
 
+/* the engine may be refused the faults of the kernel itself (vm.unprivileged_userfaultfd) */
+static void needs_kernel_faults(void)
+{
+	struct balun_engine_info info = { .size = sizeof(info) };
+	unsigned int i;
+
+	for (i = 0; !balun_engine_info(i, &info); i++)
+		if (!strcmp(info.name, "uffd") && strstr(info.how, "user mode only"))
+			kit_skip("%s", info.how);
+}
+
 /* read(2) and write(2) from and to pages that are away */
 static void syscalls(struct kit *k)
 {
 	uint64_t len = 64 * PAGE, a = kit_filled(k, len, 10), b = kit_map(k, len, KIT_RW), at;
 	int fd = temp_file(len);
 
+	needs_kernel_faults();
 	kit_move(k, a, len, k->dev);
 	kit_move(k, b, len, k->dev);
 	for (at = 0; at < len; at += 16 * PAGE)
