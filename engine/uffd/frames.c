@@ -121,6 +121,8 @@ struct frame_slot *frames_get_room(struct uffd *u, unsigned int n, bool huge)
 	env_mutex_unlock(&f->lock);
 	if (!s)
 		s = slot_new(u);
+	if (!s && huge) /* no room for a whole one: in small pages, then */
+		return frames_get_room(u, n, false);
 	if (s && !huge)
 		s->virgin = false;
 	return s;

@@ -30,14 +30,18 @@ void worker_go(struct worker *w);
 void worker_join(struct worker *w);
 /* returns when it is done */
 void worker_must_finish(struct worker *w, const char *who, const char *point);
-/* returns when it sleeps in the kernel; it must not come to its end */
-void worker_must_wait(struct worker *w, const char *who, const char *point);
+/* returns when it sleeps in the kernel (in system call @nr; -1: in any, or in a fault); it must not
+ * come to its end */
+void worker_must_wait(struct worker *w, long nr, const char *who, const char *point);
+bool worker_done(struct worker *w);
 
 /* one place at a time; the next thread that comes there stops */
 void stop_arm(const char *point);
-/* false: @w came to its end and nobody stopped */
+/* waits for it; false: @w (NULL: whoever it is, it will come) came to its end and nobody stopped */
 bool stop_hit(struct worker *w);
 void stop_release(void);
+/* lets go and arms another place in one */
+void stop_again(const char *point);
 
 /* ---- calls.c: memory calls ---- */
 
@@ -91,8 +95,6 @@ extern const struct call calls[];
 void area_make(struct kit *k, const struct call *c, struct area *a);
 void area_check(struct kit *k, const struct call *c, struct area *a, bool device_first);
 void area_drop(struct kit *k, const struct call *c, struct area *a);
-/* bounded: device memory in use is what the areas hold there */
-void used_is(struct kit *k, uint64_t va, uint64_t len);
 
 /* ---- cells ---- */
 
@@ -112,6 +114,7 @@ struct cell {
 	const char *point;
 	unsigned int mover;
 	bool raw;
+	bool alone; /* in a process in which nothing has moved before */
 };
 /* a new cell of the list */
 struct cell *cell_add(void (*fn)(struct kit *k, const struct cell *c), unsigned int ways,
@@ -122,6 +125,5 @@ extern unsigned int way; /* of this process */
 void matrix_cells(void);
 void reader_cells(void);
 void huge_cells(void);
-void memory_cells(void);
 
 #endif

@@ -232,11 +232,6 @@ void area_make(struct kit *k, const struct call *c, struct area *a)
 	kit_fill(k, a->va, len, SEED);
 }
 
-void used_is(struct kit *k, uint64_t va, uint64_t len)
-{
-	kit_wait_used(k->dev, kit_resident(k, va, len, k->dev) * PAGE);
-}
-
 static void is(struct kit *k, bool device, uint64_t va, uint64_t len, uint64_t seed, uint64_t at)
 {
 	if (device)

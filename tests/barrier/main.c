@@ -16,7 +16,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#define MAX_CELLS 1500
+#define MAX_CELLS 2000
 #define LIMIT_MS  (30000 * (KIT_TSAN || KIT_ASAN ? 4 : 1))
 
 static const struct {
@@ -37,7 +37,7 @@ static unsigned int ncells, passed, failed, skipped;
 /* how far the child has come: shared with it */
 static struct progress {
 	unsigned int cell;
-	bool all;
+	bool all, clean; /* the last cell was reached; nothing failed */
 } * progress;
 
 struct cell *cell_add(void (*fn)(struct kit *k, const struct cell *c), unsigned int mask,
@@ -72,6 +72,7 @@ static void report(const char *what, unsigned int w, unsigned int i, const char 
 static void child_main(unsigned int w, const char *pattern)
 {
 	struct kit k = { .driver = ways[w].driver, .engine = "uffd", .seed = 1, .mem = &mem_uffd };
+	bool used = false, alone = false;
 
 	setenv("BALUN_UFFD_COPY", ways[w].copy, 1);
 	way = ways[w].bit;
@@ -79,15 +80,23 @@ static void child_main(unsigned int w, const char *pattern)
 	CHECK_OK(balun_driver_register(&probe_driver));
 	CHECK_OK(kit_open_space(&k));
 	k.dev = kit_device(&k, ways[w].dev);
-	for (; progress->cell < ncells; progress->cell++)
-		if (wanted(w, &cells[progress->cell], pattern)) {
-			cells[progress->cell].fn(&k, &cells[progress->cell]);
-			CHECK(!probe_breach(probe_of(k.dev)));
-			report("ok", w, progress->cell, "");
-		}
+	for (; progress->cell < ncells; progress->cell++) {
+		const struct cell *c = &cells[progress->cell];
+
+		if (!wanted(w, c, pattern))
+			continue;
+		if (used && (c->alone || alone))
+			break;
+		used = true;
+		alone = c->alone;
+		c->fn(&k, c);
+		CHECK(!probe_breach(probe_of(k.dev)));
+		report("ok", w, progress->cell, "");
+	}
 	CHECK_OK(kit_close(&k, k.dev));
 	CHECK_OK(balun_space_destroy(k.space));
-	progress->all = true;
+	progress->all = progress->cell == ncells;
+	progress->clean = true;
 }
 
 /* a status, or -1: it stood at one cell for too long and was killed */
@@ -140,9 +149,9 @@ static void run_way(unsigned int w, const char *pattern)
 		;
 	if (i == ncells)
 		return;
-	for (from = 0; from <= ncells; from = progress->cell + 1) {
+	for (from = 0; from <= ncells;) {
 		progress->cell = from;
-		progress->all = false;
+		progress->all = progress->clean = false;
 		memset(kit_verdict, 0, sizeof(*kit_verdict));
 		fflush(stdout);
 		pid = fork();
@@ -153,9 +162,13 @@ static void run_way(unsigned int w, const char *pattern)
 		status = wait_child(pid);
 		for (i = from; i < progress->cell && i < ncells; i++)
 			passed += wanted(w, &cells[i], pattern);
-		if (progress->all && status == 0)
-			break;
-		verdict(w, progress->cell, status);
+		from = progress->cell;
+		if (progress->clean && status == 0) {
+			if (progress->all)
+				break;
+			continue;
+		}
+		verdict(w, from++, status);
 	}
 }
 
@@ -183,6 +196,8 @@ int main(int argc, char **argv)
 		return 77;
 	}
 	matrix_cells();
+	reader_cells();
+	huge_cells();
 	for (w = 0; w < sizeof(ways) / sizeof(ways[0]); w++) {
 		if (ways[w].bit != WAY_COPY && strstr(info.features, "-MOVE")) {
 			printf("SKIP %s: this kernel has no UFFDIO_MOVE\n", ways[w].name);

@@ -153,7 +153,7 @@ static void race_run(struct kit *k, const struct cell *c)
 		kit_fail(__FILE__, __LINE__, "the mover does not come by %s", c->point);
 	worker_go(&caller);
 	if (waits)
-		worker_must_wait(&caller, c->call->name, c->point);
+		worker_must_wait(&caller, -1, c->call->name, c->point);
 	else
 		worker_must_finish(&caller, c->call->name, c->point);
 	/* a call that the hooks do not see is in force for devices after a fence */

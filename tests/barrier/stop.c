@@ -9,6 +9,7 @@
 
 #include <fcntl.h>
 #include <sched.h>
+#include <stdlib.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -52,7 +53,7 @@ bool stop_hit(struct worker *w)
 	bool hit;
 
 	pthread_mutex_lock(&lock);
-	while (state == ARMED && !w->done)
+	while (state == ARMED && !(w && w->done))
 		pthread_cond_wait(&changed, &lock);
 	hit = state == HIT;
 	if (!hit)
@@ -65,6 +66,15 @@ void stop_release(void)
 {
 	pthread_mutex_lock(&lock);
 	__atomic_store_n(&state, IDLE, __ATOMIC_RELEASE);
+	pthread_cond_broadcast(&changed);
+	pthread_mutex_unlock(&lock);
+}
+
+void stop_again(const char *point)
+{
+	pthread_mutex_lock(&lock);
+	armed = point;
+	__atomic_store_n(&state, ARMED, __ATOMIC_RELEASE);
 	pthread_cond_broadcast(&changed);
 	pthread_mutex_unlock(&lock);
 }
@@ -112,7 +122,7 @@ void worker_join(struct worker *w)
 	kit_join(w->t);
 }
 
-static bool is_done(struct worker *w)
+bool worker_done(struct worker *w)
 {
 	bool done;
 
@@ -122,8 +132,8 @@ static bool is_done(struct worker *w)
 	return done;
 }
 
-/* does the kernel say that the thread sleeps, in a system call or in a fault? */
-static bool sleeps(pid_t tid)
+/* the system call that the thread sleeps in, -1: it sleeps in none (a fault); -2: it runs */
+static long sleeps_in(pid_t tid)
 {
 	char path[64], buf[16] = "";
 	int fd;
@@ -131,18 +141,20 @@ static bool sleeps(pid_t tid)
 	snprintf(path, sizeof(path), "/proc/self/task/%d/syscall", tid);
 	fd = open(path, O_RDONLY | O_CLOEXEC);
 	if (fd < 0)
-		return false;
+		return -2;
 	if (read(fd, buf, sizeof(buf) - 1) <= 0)
 		buf[0] = 0;
 	close(fd);
-	return buf[0] == '-' || (buf[0] >= '0' && buf[0] <= '9');
+	if (buf[0] != '-' && (buf[0] < '0' || buf[0] > '9'))
+		return -2;
+	return strtol(buf, NULL, 10);
 }
 
 void worker_must_finish(struct worker *w, const char *who, const char *point)
 {
 	uint64_t limit = kit_now_ns() + LIMIT_NS;
 
-	while (!is_done(w)) {
+	while (!worker_done(w)) {
 		if (kit_now_ns() > limit)
 			kit_fail(__FILE__, __LINE__, "%s hangs while a thread stands at %s", who,
 				 point);
@@ -150,19 +162,19 @@ void worker_must_finish(struct worker *w, const char *who, const char *point)
 	}
 }
 
-void worker_must_wait(struct worker *w, const char *who, const char *point)
+void worker_must_wait(struct worker *w, long nr, const char *who, const char *point)
 {
 	uint64_t limit = kit_now_ns() + LIMIT_NS;
-	bool asleep;
+	long in;
 
 	do {
-		asleep = sleeps(w->tid);
-		if (is_done(w))
+		in = sleeps_in(w->tid);
+		if (worker_done(w))
 			kit_fail(__FILE__, __LINE__, "%s does not wait for the thread at %s", who,
 				 point);
 		if (kit_now_ns() > limit)
 			kit_fail(__FILE__, __LINE__, "%s runs for ever while a thread stands at %s",
 				 who, point);
 		sched_yield();
-	} while (!asleep);
+	} while (in == -2 || (nr >= 0 && in != nr));
 }
