@@ -206,6 +206,8 @@ bool core_cpu_ahead(struct balun_space *sp);
  * may hold its lock. 0 or -errno */
 int core_read_device(struct balun_space *sp, unsigned int dev, uint64_t off, void *host,
 		     uint64_t len);
+/* the driver said so: what the device's memory holds is not to be read, host memory neither */
+bool core_device_is_lost(const struct balun_space *sp, unsigned int dev);
 /* everything home, no migrations until core_resume (fork hook). Bounded by the devices' speed.
  * -EIO: pages were lost, and are poisoned; core_resume() is due all the same */
 int core_quiesce(struct balun_space *sp);

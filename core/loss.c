@@ -13,6 +13,11 @@
  * and those in transit come back to it. What is left is lost when it is touched */
 #define LOSE_ROUNDS 16
 
+bool core_device_is_lost(const struct balun_space *sp, unsigned int dev)
+{
+	return core_is_lost(sp, dev);
+}
+
 /* as core_device_get(), but of a device that may be lost */
 static struct balun_device *device_hold(struct balun_space *sp, unsigned int id)
 {

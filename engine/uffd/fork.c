@@ -206,6 +206,10 @@ static void give_place(struct uffd *u, struct child *c, uint64_t va, unsigned in
 	const char *host = u->device[dev].host_base;
 	unsigned int k;
 
+	if (core_device_is_lost(u->space, dev)) {
+		child_give(c, va, NULL, n * PAGE);
+		return;
+	}
 	for (; n; va += k * PAGE, off += k * PAGE, n -= k) {
 		k = ENV_MIN(n, host ? BALUN_BLOCK_PAGES : GIVE_PAGES);
 		if (host) {

@@ -17,7 +17,8 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-static const struct mx_cell *const tables[] = { cells_fork, cells_threads };
+static const struct mx_cell *const tables[] = { cells_fork, cells_threads, cells_syscalls,
+						cells_outside, cells_loss };
 
 /* turns a hang into a failure; generous, for a machine that does other things as well */
 #if MX_TSAN || MX_ASAN

@@ -81,7 +81,8 @@ struct mx_cell {
 };
 
 /* one table per file, ended by a cell without a name; the list of them: matrix.c */
-extern const struct mx_cell cells_fork[], cells_threads[];
+extern const struct mx_cell cells_fork[], cells_threads[], cells_syscalls[], cells_outside[],
+	cells_loss[];
 
 void mx_fail(const char *file, int line, const char *fmt, ...)
 	__attribute__((noreturn, format(printf, 3, 4)));
