@@ -6,6 +6,7 @@
 #   make check           every test that needs nothing special; under 5 minutes
 #   make check-all       also sanitizers, clang, kernel objects, long runs
 #   make conform         conformance of DRIVER on ENGINE (DRIVER=soft ENGINE=uffd)
+#   make check-model     the models in docs/model, exhaustively, and their deliberate bugs
 #   make stress-sim      the simulator for as long as you like (SEED=1 N=100000)
 #   make fuzz            libFuzzer on every target, TIME seconds each (TIME=60)
 #   make bench           figures beside their raw limits
@@ -26,7 +27,7 @@ MESON_ARGS ?= --werror
 meson_files := meson.build meson_options.txt VERSION \
 	$(wildcard */meson.build */*/meson.build)
 
-.PHONY: all check check-all conform stress-sim fuzz bench module-objects demo install lint clean \
+.PHONY: all check check-all check-model conform stress-sim fuzz bench module-objects demo install lint clean \
 	pre-push setup
 
 all: $(BUILD)/build.ninja
@@ -54,6 +55,10 @@ check-all:
 	@scripts/setup.sh check-all
 	@$(MAKE) --no-print-directory all
 	@tests/run.sh --all
+
+check-model:
+	@scripts/setup.sh model
+	@tests/model.sh $(MODELS)
 
 conform: all
 	$(BUILD)/balun conform --driver $(DRIVER) --engine $(ENGINE)

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: GPL-2.0-only OR MIT
 #
 # Install what a build needs and this machine lacks, by Debian package name, saying so.
-# Usage: scripts/setup.sh build|check|check-all     (silent when nothing is missing)
+# Usage: scripts/setup.sh build|check|check-all|model     (silent when nothing is missing)
 set -u
 cd "$(dirname "$0")/.." || exit 1
 goal=${1:-build}
@@ -16,12 +16,13 @@ need_file() { # file package
 }
 
 need_cmd gcc gcc
+[ "$goal" = model ] && need_cmd spin spin
 need_cmd meson meson
 need_cmd ninja ninja-build
 need_cmd pkg-config pkg-config
 need_file /usr/include/stdio.h libc6-dev
 need_file /usr/include/linux/userfaultfd.h linux-libc-dev
-if [ "$goal" != build ]; then
+if [ "$goal" != build ] && [ "$goal" != model ]; then
 	need_file /usr/include/cmocka.h libcmocka-dev
 	need_cmd g++ g++
 	need_cmd clang-format clang-format
