@@ -103,7 +103,8 @@ int watch_remove(struct watch *w, uint64_t start, uint64_t end)
 		w->r[i++].end = start;
 	for (j = i; j < w->n && w->r[j].end <= end; j++)
 		;
-	memmove(&w->r[i], &w->r[j], (w->n - j) * sizeof(*w->r));
+	if (j > i) /* an empty table has no memory */
+		memmove(&w->r[i], &w->r[j], (w->n - j) * sizeof(*w->r));
 	w->n -= j - i;
 	if (i < w->n && w->r[i].start < end)
 		w->r[i].start = end;
