@@ -9,7 +9,8 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-#define STACK (256UL << 10)
+/* sanitizers want room for themselves */
+#define STACK (MX_TSAN || MX_ASAN ? 4 * MIB : MIB / 4)
 
 /* ---- stacks ---- */
 
