@@ -22,10 +22,10 @@ lines=(
 	'safe|engine|-DCALL_MUNMAP -DHOOKS|munmap and mmap, hooked'
 	'safe|engine|-DCALL_DONTNEED -DNHOME=1 -DFAILS=1 -DOPS1=0|another thread migrates home, a copy fails'
 	'safe|engine|-DCALL_MREMAP -DNADDR=2|mremap'
-	'safe|engine|-DCALL_MREMAP -DCALL_MUNMAP -DNADDR=2 -DOPS0=1 -DCALLS=2 -DFIX_EVENT_ORDER|mremap kept apart from munmap of other threads'
+	'safe|engine|-DCALL_MREMAP -DCALL_MUNMAP -DNADDR=2 -DOPS0=1 -DCALLS=2 -DAPART|mremap and munmap of two threads, hooked'
 	'safe|engine|-DCALL_DONTNEED -DNADDR=2 -DOPS1=0|a batch of two pages, discards'
 	'safe|engine|-DCOPYWAY -DCALL_DONTNEED -DHOOKS|the copying way, discards, hooked'
-	'safe|engine|-DCOPYWAY -DCALL_DONTNEED -DFIX_ZAP_HELD|the copying way, discards that are not hooked'
+	'safe|engine|-DCOPYWAY -DCALL_DONTNEED|the copying way, discards that are not hooked'
 	'safe|engine|-DCOPYWAY -DCALL_MUNMAP -DHOOKS|the copying way, munmap and mmap, hooked'
 	'live|engine|-DCALL_DONTNEED -DOPS0=1|every fault is answered, every migration ends: discards'
 	'live|engine|-DCALL_MUNMAP -DOPS0=2 -DOPS1=0|every fault is answered, every migration ends: munmap'
@@ -46,6 +46,7 @@ lines=(
 	'BUG|engine|-DCALL_DONTNEED -DBUG_FAULT_DROPPED|trap 1: a fault is dropped on EAGAIN'
 	'BUG|engine|-DBUG_NO_WAKE|commit wakes nobody'
 	'BUG|engine|-DCALL_DONTNEED -DNADDR=2 -DBUG_STALE_LOG|events before a page was taken count for it'
+	'BUG|engine|-DCOPYWAY -DCALL_DONTNEED -DBUG_ZAP_FAULT|a fault is served while an own discard of its page is under way'
 	'BUG|core|-DBUG_NO_RETRY|mapped without a look at the sequence'
 	'BUG|core|-DWORK=3 -DTOUCHES=0 -DDROPS=0 -DBUG_EVICT_NO_UNMAP|eviction without unmap'
 	'BUG|core|-DBUG_FREE_EARLY|device memory is freed before commit'
@@ -59,8 +60,7 @@ lines=(
 	'BUG|drain|-DCLOSE -DBUG_CLOSE_NO_USERS|closing does not wait for faults'
 	'BUG|drain|-DCLOSE -DBUG_CLOSE_NO_SYNC|closing does not wait for migrations home'
 	'LIMIT|engine|-DCOPYWAY -DCALL_MUNMAP|the copying way, munmap that is not hooked, mapped anew at once'
-	'LIMIT|engine|-DCALL_MREMAP -DCALL_MUNMAP -DNADDR=2 -DOPS0=1 -DCALLS=2|mremap onto what another thread unmaps at this moment'
-	'LIMIT|engine|-DCOPYWAY -DCALL_DONTNEED|the copying way, written anew after a discard that is not hooked'
+	'LIMIT|engine|-DCALL_MREMAP -DCALL_MUNMAP -DNADDR=2 -DOPS0=1 -DCALLS=2|mremap onto what another thread unmaps at this moment, not hooked'
 )
 
 # verify N LINE: writes the result into $work/N.line

@@ -270,8 +270,8 @@ inline sys_mremap(t, a, b)
 	fi
 }
 
-/* the kernel queues the events of two threads in any order */
-#ifdef FIX_EVENT_ORDER
+/* the kernel queues the events of two threads in any order; hooks keep the calls apart */
+#ifdef APART
 #define MAY_UNMAP (remaps == 0)
 #define MAY_REMAP (remaps == 0 && unmaps == 0)
 #else

@@ -185,10 +185,10 @@ inline yield(m, l)
 #define BUGGY 0
 #endif
 #define IGNORE_EAGAIN 0
-#ifdef FIX_ZAP_HELD
-#define HELD(a) own_zap[a] /* what is written now our own discard would drop */
-#else
+#ifdef BUG_ZAP_FAULT
 #define HELD(a) false
+#else
+#define HELD(a) own_zap[a] /* what is written now our own discard would drop */
 #endif
 #ifdef BUG_STALE_LOG
 #define STALE_LOG 1

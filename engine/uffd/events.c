@@ -274,6 +274,15 @@ static int serve_fault(struct uffd *u, uint64_t va, bool write, bool protect)
 		env_mutex_unlock(&u->lock);
 		return 0;
 	}
+	/*
+	 * The program discarded the page itself, and an own discard of it is still under way (the
+	 * copying way): what is put there now would be discarded too. Its commit wakes.
+	 */
+	if (!r.away && uffd_discarding(u, va, va + PAGE)) {
+		note_waiter(u);
+		env_mutex_unlock(&u->lock);
+		return 0;
+	}
 	if (!r.away) {
 		err = serve_hole(u, va);
 		env_mutex_unlock(&u->lock);

@@ -22,14 +22,33 @@
 /* ranges in quarantine that are kept apart; with more of them they are joined */
 #define QUARANTINES 32
 
+enum hook_call {
+	HOOK_CHANGE, /* the range stays mapped */
+	HOOK_UNMAP,
+	HOOK_REMAP,
+};
+
 struct hook {
 	struct uffd *u;
+	enum hook_call call;
 	struct changing c;
 	uint64_t cookie[8];
 };
 
+/*
+ * The kernel raises the events of munmap and mremap after it has let go of its lock, so the event
+ * of a munmap can be read after that of an mremap which came later, to the same addresses; then the
+ * pages that had moved there would be dropped. So an mremap waits until no munmap or mremap is
+ * under way, and they for it. (Calls that are not hooked: a limit.) The reader, on whom all of them
+ * wait, never waits here.
+ */
+static bool must_wait(const struct uffd *u, enum hook_call call)
+{
+	return (call != HOOK_CHANGE && u->remapping) || (call == HOOK_REMAP && u->unmapping);
+}
+
 /* false: no space, or a call of Balun itself: just do it */
-static bool hook_begin(struct hook *h, uint64_t addr, uint64_t len)
+static bool hook_begin(struct hook *h, enum hook_call call, uint64_t addr, uint64_t len)
 {
 	struct uffd *u = uffd_here();
 
@@ -38,14 +57,17 @@ static bool hook_begin(struct hook *h, uint64_t addr, uint64_t len)
 		return false;
 	len = (len + PAGE - 1) & ~(PAGE - 1);
 	h->u = u;
+	h->call = call;
 	uffd_enter(u, h->cookie);
 	h->c.start = addr;
 	h->c.end = addr + len;
 	h->c.hooked = true;
 	env_list_init(&h->c.link);
 	env_mutex_lock(&u->lock);
-	while (uffd_discarding(u, addr, addr + len))
+	while (must_wait(u, call) || uffd_discarding(u, addr, addr + len))
 		env_cond_wait(&u->idle, &u->lock, ENV_FOREVER);
+	u->unmapping += call == HOOK_UNMAP;
+	u->remapping |= call == HOOK_REMAP;
 	env_list_add_tail(&u->changing, &h->c.link);
 	env_mutex_unlock(&u->lock);
 	core_invalidate_begin(u->space, addr, len, BALUN_CAUSE_INVALIDATE);
@@ -61,6 +83,9 @@ static void hook_end(struct hook *h)
 	core_invalidate_end(u->space, h->c.start, h->c.end - h->c.start);
 	env_mutex_lock(&u->lock);
 	env_list_del(&h->c.link);
+	u->unmapping -= h->call == HOOK_UNMAP;
+	if (h->call == HOOK_REMAP)
+		u->remapping = false;
 	env_cond_wake(&u->idle);
 	env_mutex_unlock(&u->lock);
 	uffd_leave(u, h->cookie);
@@ -69,7 +94,7 @@ static void hook_end(struct hook *h)
 __attribute__((visibility("default"))) int munmap(void *addr, size_t len)
 {
 	struct hook h;
-	bool hooked = hook_begin(&h, (uintptr_t)addr, len);
+	bool hooked = hook_begin(&h, HOOK_UNMAP, (uintptr_t)addr, len);
 	int ret = syscall(SYS_munmap, addr, len), err = errno;
 
 	if (hooked)
@@ -81,7 +106,7 @@ __attribute__((visibility("default"))) int munmap(void *addr, size_t len)
 __attribute__((visibility("default"))) int mprotect(void *addr, size_t len, int prot)
 {
 	struct hook h;
-	bool hooked = hook_begin(&h, (uintptr_t)addr, len);
+	bool hooked = hook_begin(&h, HOOK_CHANGE, (uintptr_t)addr, len);
 	int ret = syscall(SYS_mprotect, addr, len, prot), err = errno;
 
 	if (hooked)
@@ -94,7 +119,7 @@ __attribute__((visibility("default"))) int madvise(void *addr, size_t len, int a
 {
 	struct hook h;
 	bool drops = advice == MADV_DONTNEED || advice == MADV_FREE || advice == MADV_REMOVE;
-	bool hooked = drops && hook_begin(&h, (uintptr_t)addr, len);
+	bool hooked = drops && hook_begin(&h, HOOK_CHANGE, (uintptr_t)addr, len);
 	int ret = syscall(SYS_madvise, addr, len, advice), err = errno;
 
 	if (hooked)
@@ -107,7 +132,7 @@ __attribute__((visibility("default"))) void *mremap(void *addr, size_t old_len, 
 						    int flags, ...)
 {
 	struct hook h;
-	bool hooked = hook_begin(&h, (uintptr_t)addr, old_len);
+	bool hooked = hook_begin(&h, HOOK_REMAP, (uintptr_t)addr, old_len);
 	void *to = NULL, *ret;
 	va_list ap;
 	int err;

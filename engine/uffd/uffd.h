@@ -151,6 +151,9 @@ struct uffd {
 	struct watch watch;
 	struct watch lost; /* poisoned pages: what describe() says of them */
 	struct env_list transits, changing;
+	/* hooked calls under way that take addresses away; an mremap is alone among them */
+	unsigned int unmapping;
+	bool remapping;
 	struct transit *free_transits;
 	struct frames frames;
 	struct balun_desc device[BALUN_MAX_DEVICES + 1];
