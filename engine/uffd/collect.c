@@ -148,6 +148,8 @@ static unsigned int take_holes(struct uffd *u, struct engine_batch *b, unsigned 
 		n = place_run(b, i, n);
 		if (!host_zero(u, b, i, n))
 			return 0;
+	} else if (uffd_event_pending(u->caps.fd)) {
+		return 0; /* perhaps mremap() has just taken away what was there */
 	}
 	if (uffd_is_host(u, b->dst))
 		taken_run(u, b, i, n, BALUN_KIND_ZERO, 0, true);

@@ -181,7 +181,7 @@ static void put_back(struct uffd *u, struct transit *t, struct engine_batch *b, 
 		err = uffd_move(u, va, src, PAGE, &done);
 		if (err == -EINVAL || err == -EBUSY) /* other protection by now: a copy does */
 			err = copy_frame(u, va, src, &done);
-		if (err != -EAGAIN)
+		if (err != -EAGAIN && !(err == -ENOENT && uffd_event_pending(u->caps.fd)))
 			break;
 		uffd_yield_to_events(u);
 	}

@@ -150,6 +150,7 @@ static uint64_t child_call(const struct child *c, uint64_t va, const char *src, 
 static void child_give(struct child *c, uint64_t va, const char *src, uint64_t len)
 {
 	uint64_t off = 0, step = len, to, n, got;
+	int err;
 
 	while (off < len) {
 		to = va + off;
@@ -162,19 +163,20 @@ static void child_give(struct child *c, uint64_t va, const char *src, uint64_t l
 		off += got;
 		if (got)
 			continue;
-		if (errno == EAGAIN) {
+		err = errno;
+		if (err == EAGAIN || (err == ENOENT && uffd_event_pending(c->fd))) {
 			child_events(c);
 			continue;
 		}
-		if (n > PAGE) { /* the range is not all in one mapping */
+		if (n > PAGE) { /* perhaps the range is not all in one mapping */
 			step = PAGE;
 			continue;
 		}
-		if (errno == ESRCH)
+		if (err == ESRCH)
 			return; /* it has ended */
-		if (errno != EEXIST && errno != ENOENT)
+		if (err != EEXIST && err != ENOENT)
 			env_log(0, "clone: page 0x%llx is missing in the child: %s",
-				(unsigned long long)to, strerror(errno));
+				(unsigned long long)to, strerror(err));
 		off += PAGE;
 	}
 }

@@ -48,6 +48,18 @@ int uffd_copy(struct uffd *u, uint64_t dst, const void *src, uint64_t len, uint6
 	return 0;
 }
 
+/*
+ * A call on a range that a memory call of the program is just taking away can fail with ENOENT
+ * before the kernel looks whether an event is under way; every call looks first thing, too. Its
+ * event cannot be over between the two, for whoever asks is the one who reads, or keeps the lock.
+ */
+bool uffd_event_pending(int fd)
+{
+	struct uffdio_zeropage nothing = { .mode = 0 };
+
+	return ioctl(fd, UFFDIO_ZEROPAGE, &nothing) && errno == EAGAIN;
+}
+
 void uffd_wake(struct uffd *u, uint64_t va, uint64_t len)
 {
 	struct uffdio_range r = { .start = va, .len = len };

@@ -238,6 +238,8 @@ bool uffd_discarding(const struct uffd *u, uint64_t start, uint64_t end);
 int uffd_move(struct uffd *u, uint64_t dst, uint64_t src, uint64_t len, uint64_t *ret_done);
 int uffd_copy(struct uffd *u, uint64_t dst, const void *src, uint64_t len, uint64_t *ret_done);
 void uffd_wake(struct uffd *u, uint64_t va, uint64_t len);
+/* lock held: has a memory call begun whose event is not read, so that nothing can be moved? */
+bool uffd_event_pending(int fd);
 void uffd_protect(struct uffd *u, uint64_t va, uint64_t len, bool on);
 /* lock held on entry and exit; lets pending events be handled meanwhile */
 void uffd_yield_to_events(struct uffd *u);
