@@ -7,10 +7,10 @@
  */
 #include <stdlib.h>
 
-#include "env/env_sim_ctx.h"
 #include "env/env_sim.h"
+#include "env/env_sim_ctx.h"
+#include "env/env_sim_trace.h"
 
-#define TRACE_EVENTS	512 /* power of two */
 #define NOW_NS		100 /* what reading the clock costs: a loop on it ends */
 #define REPORT_BYTES	4096
 #define PREEMPT_CHOICES 5
@@ -31,34 +31,11 @@ struct env_thread {
 	void *waits_for;
 	uint64_t deadline; /* or ENV_FOREVER */
 	bool timed_out;
+	unsigned int locks; /* mutexes it holds */
 	void (*fn)(void *);
 	void *arg;
 	char name[16];
 	char reason[ENV_REASON_BYTES];
-};
-
-enum point {
-	POINT_LOCK,
-	POINT_UNLOCK,
-	POINT_WAIT,
-	POINT_WAKE,
-	POINT_YIELD,
-	POINT_CREATE,
-	POINT_JOIN,
-	POINT_SLEEP,
-	POINT_EXIT,
-	POINT_CHOOSE,
-	POINT_NOTE,
-};
-static const char *const point_name[] = { "lock", "unlock", "wait", "wake",   "yield", "create",
-					  "join", "sleep",  "exit", "choose", "note" };
-
-struct event {
-	enum point point;
-	uint32_t choice, of; /* of: 0 where there was no choice */
-	const char *what;    /* of a note */
-	uint64_t now, a, b;  /* of a note; else a: the object */
-	uint16_t thread, next;
 };
 
 static struct {
@@ -79,8 +56,6 @@ static struct {
 	uint32_t *made;
 	size_t made_n, made_room;
 
-	struct event event[TRACE_EVENTS];
-	uint64_t nr_events;
 	char report[REPORT_BYTES];
 	char reason[ENV_REASON_BYTES]; /* outside runs */
 } sim;
@@ -122,21 +97,15 @@ static uint32_t choose(uint32_t n, bool may_preempt)
 	return c;
 }
 
-static struct event *event_add(enum point point)
+static struct sim_event *event_add(enum sim_point point)
 {
-	struct event *ev = &sim.event[sim.nr_events++ % TRACE_EVENTS];
-
-	ev->point = point;
-	ev->now = sim.now;
-	ev->of = 0;
-	ev->thread = ev->next = sim.current ? sim.current - sim.thread : 0;
-	return ev;
+	return sim_trace_add(point, sim.now, sim.current ? sim.current - sim.thread : 0);
 }
 
 uint32_t env_sim_choose(uint32_t n)
 {
 	uint32_t c = choose(n, true);
-	struct event *ev;
+	struct sim_event *ev;
 
 	if (n > 1) {
 		ev = event_add(POINT_CHOOSE);
@@ -148,37 +117,21 @@ uint32_t env_sim_choose(uint32_t n)
 
 void env_sim_note(const char *what, uint64_t a, uint64_t b)
 {
-	struct event *ev = event_add(POINT_NOTE);
+	struct sim_event *ev = event_add(POINT_NOTE);
 
 	ev->what = what;
 	ev->a = a;
 	ev->b = b;
 }
 
-static void event_print(FILE *out, const struct event *ev)
+const char *sim_thread_name(unsigned int thread)
 {
-	fprintf(out, "%12llu ns  %-15s ", (unsigned long long)ev->now, sim.thread[ev->thread].name);
-	if (ev->point == POINT_NOTE) {
-		fprintf(out, "# %s %#llx %#llx\n", ev->what, (unsigned long long)ev->a,
-			(unsigned long long)ev->b);
-		return;
-	}
-	fprintf(out, "%-6s", point_name[ev->point]);
-	if (ev->point != POINT_CHOOSE)
-		fprintf(out, " %#llx", (unsigned long long)ev->a);
-	if (ev->of)
-		fprintf(out, "  choice %u of %u", ev->choice, ev->of);
-	if (ev->next != ev->thread)
-		fprintf(out, "  -> %s", sim.thread[ev->next].name);
-	fprintf(out, "\n");
+	return sim.thread[thread].name;
 }
 
 void env_sim_trace(FILE *out)
 {
-	uint64_t i = sim.nr_events > TRACE_EVENTS ? sim.nr_events - TRACE_EVENTS : 0;
-
-	for (; i < sim.nr_events; i++)
-		event_print(out, &sim.event[i % TRACE_EVENTS]);
+	sim_trace_print(out);
 	fprintf(out, "after %llu points and %zu choices: %s", (unsigned long long)sim.points,
 		sim.made_n, *sim.report ? sim.report : "no error\n");
 }
@@ -280,11 +233,11 @@ static unsigned int runnable(struct env_thread **list, bool yields)
 	return n;
 }
 
-static void schedule(enum point point, void *object)
+static void schedule(enum sim_point point, void *object)
 {
 	struct env_thread *list[ENV_SIM_MAX_THREADS], *self = sim.current, *next;
 	bool yields = point == POINT_YIELD;
-	struct event *ev;
+	struct sim_event *ev;
 	uint64_t first;
 	unsigned int n;
 
@@ -312,7 +265,7 @@ static void schedule(enum point point, void *object)
 	sim_ctx_switch(&self->ctx, &next->ctx, self->state == DONE);
 }
 
-static void block(enum point point, enum state state, void *object, uint64_t timeout_ns)
+static void block(enum sim_point point, enum state state, void *object, uint64_t timeout_ns)
 {
 	struct env_thread *self = sim.current;
 
@@ -357,6 +310,8 @@ static void *holder(const struct env_mutex *m)
 
 static void set_holder(struct env_mutex *m, void *who)
 {
+	if (sim.current)
+		sim.current->locks += who ? 1 : -1;
 	m->sim[0] = who;
 	m->sim[1] = (void *)sim.run;
 	m->owner = who;
@@ -364,7 +319,8 @@ static void set_holder(struct env_mutex *m, void *who)
 
 void env_mutex_init(struct env_mutex *m)
 {
-	set_holder(m, NULL);
+	m->sim[0] = m->sim[1] = NULL;
+	m->owner = NULL;
 }
 
 void env_mutex_destroy(struct env_mutex *m)
@@ -402,6 +358,11 @@ void env_mutex_unlock(struct env_mutex *m)
 		return;
 	unblock(WAIT_MUTEX, m);
 	schedule(POINT_UNLOCK, m);
+}
+
+unsigned int env_sim_locks(void)
+{
+	return sim.current ? sim.current->locks : 0;
 }
 
 void env_assert_held(struct env_mutex *m)
@@ -490,6 +451,7 @@ static struct env_thread *thread_new(const char *name, void (*fn)(void *), void 
 	t->deadline = ENV_FOREVER;
 	t->fn = fn;
 	t->arg = arg;
+	t->locks = 0;
 	t->reason[0] = 0;
 	snprintf(t->name, sizeof(t->name), "%s", name);
 	sim.nr = ENV_MAX(sim.nr, (unsigned int)(t - sim.thread) + 1);
@@ -581,7 +543,7 @@ static int run(env_sim_fn fn, void *arg)
 	sim.err = 0;
 	sim.now = sim.points = 0;
 	sim.made_n = 0;
-	sim.nr_events = 0;
+	sim_trace_begin();
 	sim.report[0] = 0;
 	sim.current = thread_new("main", fn, arg);
 	if (!sim.current)

@@ -61,6 +61,8 @@ void env_sim_stop(int err, const char *fmt, ...) __attribute__((noreturn, format
 void env_sim_note(const char *what, uint64_t a, uint64_t b);
 /** env_sim_trace() - print how the last run ended and its last scheduling decisions and notes */
 void env_sim_trace(FILE *out);
+/** env_sim_locks() - how many mutexes the calling virtual thread holds */
+unsigned int env_sim_locks(void);
 /** env_sim_points() - scheduling points of the current or last run */
 uint64_t env_sim_points(void);
 /** env_sim_running() - whether the caller is in a run */
