@@ -76,6 +76,18 @@ void core_resident_sub(struct balun_device *dev, uint64_t va, unsigned int pages
 	env_mutex_unlock(&dev->lru_lock);
 }
 
+/* an eviction found nothing: the block is forgotten, unless pages came while it looked */
+static void resident_prune(struct balun_device *dev, uint64_t va, unsigned int pages)
+{
+	struct core_resident *r;
+
+	env_mutex_lock(&dev->lru_lock);
+	r = resident_find(dev, va);
+	if (r && r->pages == pages)
+		resident_free(r);
+	env_mutex_unlock(&dev->lru_lock);
+}
+
 void core_resident_forget(struct balun_device *dev)
 {
 	env_mutex_lock(&dev->lru_lock);
@@ -131,6 +143,7 @@ int core_evict(struct balun_device *dev, uint64_t bytes, uint64_t keep_va, uint6
 		struct core_move mv = { .src = dev->id, .cause = BALUN_CAUSE_EVICTION };
 		struct balun_counts c = { 0 };
 		struct core_resident *r;
+		unsigned int pages;
 
 		env_mutex_lock(&dev->lru_lock);
 		if (env_list_empty(&dev->lru)) {
@@ -139,6 +152,7 @@ int core_evict(struct balun_device *dev, uint64_t bytes, uint64_t keep_va, uint6
 		}
 		r = env_container_of(dev->lru.next, struct core_resident, lru);
 		mv.va = r->va;
+		pages = r->pages;
 		env_list_del(&r->lru);
 		env_list_add_tail(&dev->lru, &r->lru);
 		env_mutex_unlock(&dev->lru_lock);
@@ -152,7 +166,7 @@ int core_evict(struct balun_device *dev, uint64_t bytes, uint64_t keep_va, uint6
 			freed += c.moved << BALUN_PAGE_SHIFT;
 			core_count(&sp->stats.evictions, 1);
 		} else if (!c.busy && !c.pinned && !c.failed && !c.nomem) {
-			core_resident_sub(dev, mv.va, BALUN_BLOCK_PAGES); /* nothing is there */
+			resident_prune(dev, mv.va, pages);
 		}
 	}
 	*ret_bytes = freed;
@@ -240,8 +254,14 @@ void core_release(struct balun_space *sp, unsigned int dev_id, uint64_t va, uint
 	struct balun_device *dev = env_load(&sp->device[dev_id]);
 
 	env_assert(dev);
-	core_resident_sub(dev, va, len >> BALUN_PAGE_SHIFT);
 	core_free_place(dev, off >> BALUN_PAGE_SHIFT, len >> BALUN_PAGE_SHIFT);
+	while (len) { /* a run may go on in the next block */
+		uint64_t n = ENV_MIN(len, BALUN_BLOCK_SIZE - va % BALUN_BLOCK_SIZE);
+
+		core_resident_sub(dev, va, n >> BALUN_PAGE_SHIFT);
+		va += n;
+		len -= n;
+	}
 }
 
 uint64_t core_device_metadata(struct balun_device *dev)

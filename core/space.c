@@ -138,22 +138,32 @@ int core_space_end(struct balun_space *sp)
 	return err;
 }
 
+/* the blocks where a device has pages become its most recently used: that is true enough */
+static void remember_runs(struct balun_space *sp, struct balun_device *dev, uint64_t va,
+			  uint64_t end)
+{
+	struct engine_run r;
+
+	while (sp->engine->next_away(sp->e, dev->id, va, &r) && r.va < end) {
+		uint64_t block_end = (r.va & ~(BALUN_BLOCK_SIZE - 1)) + BALUN_BLOCK_SIZE;
+
+		va = ENV_MIN(ENV_MIN(r.va + r.len, block_end), end);
+		core_resident_add(dev, r.va, (va - r.va) >> BALUN_PAGE_SHIFT);
+	}
+}
+
 void core_moved(struct balun_space *sp, uint64_t to, uint64_t len)
 {
-	uint64_t va = to;
-	unsigned int dev;
+	unsigned int i;
 
-	/* the blocks at the new address become the most recently used of their devices: that is
-	 * true enough, and each device finds out itself which of them it has */
-	for (; va < to + len; va = (va & ~(BALUN_BLOCK_SIZE - 1)) + BALUN_BLOCK_SIZE) {
-		for (dev = 1; dev < CORE_DEVICE_SLOTS; dev++) {
-			struct balun_device *d = env_load(&sp->device[dev]);
-			struct engine_run r;
+	for (i = 1; i < CORE_DEVICE_SLOTS; i++) {
+		/* not while it is closing: it finds its pages itself, and may be gone soon */
+		struct balun_device *dev = env_load(&sp->device[i]) ? core_device_get(sp, i) : NULL;
 
-			if (d && sp->engine->next_away(sp->e, dev, va, &r) && r.va < to + len &&
-			    r.va < (va & ~(BALUN_BLOCK_SIZE - 1)) + BALUN_BLOCK_SIZE)
-				core_resident_add(d, va, r.len >> BALUN_PAGE_SHIFT);
-		}
+		if (!dev)
+			continue;
+		remember_runs(sp, dev, to, to + len);
+		core_device_put(dev);
 	}
 }
 
