@@ -138,7 +138,7 @@ static void ask(struct balun_space *sp, struct core_work *w, int nruns, uint64_t
 			env_bits_set_range(q->candidate, a, n);
 	}
 	hint_pinned(sp->hints, block, pinned);
-	for (i = 0; dev && i < ENV_BITS_WORDS; i++)
+	for (i = 0; i < ENV_BITS_WORDS; i++)
 		q->candidate[i] &= ~pinned[i];
 	memset(&w->answer, 0, sizeof(w->answer));
 	sp->policy->decide(q, &w->answer);
