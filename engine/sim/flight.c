@@ -199,6 +199,7 @@ static enum engine_status land_page(struct sim *s, struct engine_batch *b, struc
 		env_free(dst);
 		return PAGE_GONE;
 	}
+	env_assert(!(sim_flags(s, at) & SIM_POISON));
 	if (status == PAGE_MOVED && b->dst &&
 	    softpt_set_away(s->pt, at, BALUN_PAGE_SIZE, SOFTPT_PLACE(b->dst, b->place[i])))
 		status = PAGE_BUSY;

@@ -180,10 +180,11 @@ void sim_release(struct sim *s, uint64_t va, uint64_t len)
 
 /* ---- looking ---- */
 
-static void describe_page(struct sim *s, struct sim_block *b, uint64_t va, struct engine_run *ret)
+/* @r: a run of the page table that the page lies in */
+static void describe_page(const struct sim_block *b, uint64_t va, const struct softpt_run *r,
+			  struct engine_run *ret)
 {
 	unsigned int flags = b ? b->flags[sim_index(va)] : 0;
-	struct softpt_run r;
 
 	*ret = (struct engine_run){ .va = va, .len = BALUN_PAGE_SIZE, .where = ENGINE_NONE };
 	if (!(flags & SIM_MAPPED))
@@ -198,15 +199,14 @@ static void describe_page(struct sim *s, struct sim_block *b, uint64_t va, struc
 		ret->perm |= BALUN_PERM_READ;
 	if (flags & BALUN_SIM_WRITE)
 		ret->perm |= BALUN_PERM_WRITE;
-	softpt_run(s->pt, va, BALUN_PAGE_SIZE, &r);
 	/* a page without access that is away may still come home */
-	ret->movable = !(flags & BALUN_SIM_SHARED) && (ret->perm || r.away);
-	if (r.busy) {
+	ret->movable = !(flags & BALUN_SIM_SHARED) && (ret->perm || r->away);
+	if (r->busy) {
 		ret->where = ENGINE_BUSY;
-	} else if (r.away) {
+	} else if (r->away) {
 		ret->where = ENGINE_DEVICE;
-		ret->dev = SOFTPT_DEV(r.place);
-		ret->off = sim_offset(r.place);
+		ret->dev = SOFTPT_DEV(r->place);
+		ret->off = sim_offset(r->place) + (va - r->va);
 		ret->cpu = b->frame[sim_index(va)] != NULL;
 	} else if (b->frame[sim_index(va)]) {
 		ret->where = ENGINE_SYSTEM;
@@ -225,6 +225,7 @@ static int sim_describe(void *e, uint64_t va, uint64_t len, enum engine_detail d
 {
 	struct sim *s = e;
 	uint64_t end = ENV_MIN(va + len, sim_base(va) + BALUN_BLOCK_SIZE);
+	struct softpt_run at = { .len = 0 };
 	struct sim_block *b;
 	int i = 0;
 
@@ -234,7 +235,9 @@ static int sim_describe(void *e, uint64_t va, uint64_t len, enum engine_detail d
 	for (; va < end; va += BALUN_PAGE_SIZE) {
 		struct engine_run r;
 
-		describe_page(s, b, va, &r);
+		if (va - at.va >= at.len)
+			softpt_run(s->pt, va, end - va, &at);
+		describe_page(b, va, &at, &r);
 		if (i && run_extends(&run[i - 1], &r)) {
 			run[i - 1].len += r.len;
 			continue;
@@ -260,7 +263,7 @@ static bool sim_next_away(void *e, unsigned int dev, uint64_t va, struct engine_
 		va = r.va + r.len;
 	}
 	if (found) {
-		describe_page(s, sim_block_find(s, r.va), r.va, ret_run);
+		describe_page(sim_block_find(s, r.va), r.va, &r, ret_run);
 		ret_run->len = ENV_MIN(r.len, sim_base(r.va) + BALUN_BLOCK_SIZE - r.va);
 		ret_run->dev = SOFTPT_DEV(r.place);
 		ret_run->off = sim_offset(r.place);
