@@ -351,6 +351,7 @@ static bool sim_next_lost(void *e, uint64_t va, struct engine_run *ret_run)
 	struct sim *s = e;
 	uint64_t first = UINT64_MAX;
 	struct env_list *l;
+	struct softpt_run r;
 	unsigned int i;
 
 	env_mutex_lock(&s->lock);
@@ -358,8 +359,10 @@ static bool sim_next_lost(void *e, uint64_t va, struct engine_run *ret_run)
 		env_list_for_each (l, &s->block[i])
 			first = ENV_MIN(
 				first, block_lost(env_container_of(l, struct sim_block, hash), va));
-	if (first != UINT64_MAX)
-		describe_page(s, sim_block_find(s, first), first, ret_run);
+	if (first != UINT64_MAX) {
+		softpt_run(s->pt, first, BALUN_PAGE_SIZE, &r);
+		describe_page(sim_block_find(s, first), first, &r, ret_run);
+	}
 	env_mutex_unlock(&s->lock);
 	return first != UINT64_MAX;
 }

@@ -1,39 +1,32 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0-only OR MIT
 #
-# Does the exploration find bugs? Each line below breaks one thing in one file; sim_stress must
-# notice within N schedules (default 4000), and must pass without the bug.
-# Usage: tests/sim/mutants.sh [REGEX of names]
+# Does the exploration find bugs? Each mutant breaks one thing in one file; sim_stress must notice
+# within N schedules (default 20000), and must pass without the bug. A mutant belongs to an
+# invariant of docs/coherence.md, and each invariant there has one.
+# Usage: tests/sim/mutants.sh [REGEX of "I3 name"]
 set -u
 cd "$(dirname "$0")/../.." || exit 1
 export LC_ALL=C
-N=${N:-4000}
+N=${N:-20000}
+JOBS=${JOBS:-2}
 CC=${CC:-gcc}
+LIMIT_S=300
 tmp=$(mktemp -d)
 trap 'rm -rf "$tmp"' EXIT
 
-# name | file | perl substitution over the whole file
-mutants=(
-	'stale translation: nobody looks whether memory changed|core/mirror.c|s/return st->active \|\| st->seq != seq;/return false;/'
-	'stale translation: an invalidation removes nothing|core/mirror.c|s/\t\tcore_unmap_all\(sp, from, to - from, cause\);\n//'
-	'stale translation: a large invalidation removes nothing|core/mirror.c|s/core_unmap_all\(sp, va, len, cause\);/;/'
-	'stale translation: the device does not finish what it does|tests/sim/testdev.c|s/while \(t->draining\)/while (0)/'
-	'stale permission: every entry may write|core/fault.c|s/\.len = r->len, \.perm = r->perm/.len = r->len, .perm = 3/'
-	'lost page: a failed copy counts|core/copy.c|s/\t\t\tfail_piece\(&w->b, &w->b.piece\[w->op_piece\[i\]\]\);/;/'
-	'lost page: not put back after a failure|engine/sim/flight.c|s/\*sim_frame\(s, at\) = src;/*sim_frame(s, at) = NULL;/'
-	'lost page: mremap while it is in transit|engine/sim/memory.c|s/tell_flights\(s, from, len, to\);//'
-	'lost page: a page is taken twice|engine/sim/flight.c|s/\tif \(r->busy\)\n\t\treturn PAGE_BUSY;\n//'
-	'undead page: dropped while it is in transit|engine/sim/memory.c|s/tell_flights\(s, va, len, SIM_GONE\);//'
-	'undead page: holes keep what was in device memory|core/copy.c|s/if \(p->moved\)\n/if (p->moved || kind == BALUN_KIND_ZERO)\n/'
-	'double free: of memory that is in transit|engine/sim/sim.c|s/\t\tif \(r\.busy\)\n\t\t\tcontinue;\n//'
-	'double free: of the place that a page has moved to|core/migrate.c|s/b->place\[i\] == ~0u \|\| b->status\[i\] == PAGE_MOVED/b->place[i] == ~0u/'
-	'leak: the old place of a dropped page|core/migrate.c|s/b->status\[i\] != PAGE_MOVED && b->status\[i\] != PAGE_GONE/b->status[i] != PAGE_MOVED/'
-	'teardown: faults in progress are not waited for|core/device.c|s/while \(dev->users\)/while (0)/'
-	'fork: migrations in progress are not waited for|core/space.c|s/while \(sp->moves_out\)/while (0)/'
-)
+invariant=() name=() file=() edit=()
+# mutant INVARIANT NAME FILE EDIT: a perl expression over the whole file, true if all of it fits
+mutant() {
+	invariant+=("$1") name+=("$2") file+=("$3") edit+=("$4")
+}
+. tests/sim/mutants.list
+
+# invariants that only the uffd engine can break, each with what looks after it
+declare -A elsewhere=([I8]='tests/conformance, tests/cli: real programs over uffd')
 
 flags=(-std=gnu11 -D_GNU_SOURCE -DBALUN_DEBUG '-DBALUN_VERSION_STRING="0"' -O1 -g -w -I. -Iinclude)
-files=(core/*.c engine/sim/*.c env/env_sim*.c env/env_text.c drivers/ram.c drivers/inject.c
+sources=(core/*.c engine/sim/*.c env/env_sim*.c env/env_text.c drivers/ram.c drivers/inject.c
 	tests/sim/*.c)
 
 object() { # source
@@ -41,52 +34,73 @@ object() { # source
 	echo "$tmp/${o%.c}.o"
 }
 
-compile() { # as, text
-	# shellcheck disable=SC2068
-	"$CC" ${flags[@]} -c -o "$(object "$1")" "$2" || exit 1
+compile() { # text, object
+	"$CC" "${flags[@]}" -c -o "$2" "$1"
 }
 
-link() { # program
+link() { # program, source that is replaced, object that replaces it
 	local f objects=()
-	for f in "${files[@]}"; do objects+=("$(object "$f")"); done
+	for f in "${sources[@]}"; do
+		[ "$f" = "${2:-}" ] && objects+=("$3") || objects+=("$(object "$f")")
+	done
 	"$CC" -o "$1" "${objects[@]}" -lpthread -lm -ldl
 }
 
-passed=0 failed=0
-result() { # 0 or not, name
-	if [ "$1" -eq 0 ]; then
-		passed=$((passed + 1))
-		echo "ok $2"
+# one mutant: its verdict is printed as one line
+try() { # number
+	local i=$1 me=$tmp/$1 what="${invariant[$1]} ${name[$1]}" rc
+	if ! perl -0pe "(${edit[$i]}) or die" "${file[$i]}" >"$me.c" 2>"$me.log"; then
+		echo "not ok $what: ${file[$i]} has changed, the mutant no longer fits"
+	elif ! compile "$me.c" "$me.o" 2>"$me.log" || ! link "$me" "${file[$i]}" "$me.o"; then
+		echo "not ok $what: does not compile: $(grep -m 1 error "$me.log")"
 	else
-		failed=$((failed + 1))
-		echo "not ok $2"
+		timeout "$LIMIT_S" "$me" -n "$N" --no-shrink >"$me.log" 2>&1
+		rc=$?
+		if [ $rc -eq 1 ]; then
+			echo "ok $what: $(grep -a -m 1 -oE 'FAIL seed [0-9]+.*' "$me.log")"
+		else
+			echo "not ok $what: not found in $N schedules, exit status $rc"
+		fi
 	fi
+	rm -f "$me" "$me".*
 }
 
-for f in "${files[@]}"; do compile "$f" "$f"; done
-link "$tmp/sim_stress" || exit 1
-[ $# -gt 0 ] || {
-	"$tmp/sim_stress" -n 500 --no-shrink >/dev/null 2>&1
-	result $? 'without a bug: passes'
+in_parallel() { # command, arguments...
+	local cmd=$1 a
+	shift
+	for a in "$@"; do
+		while [ "$(jobs -pr | wc -l)" -ge "$JOBS" ]; do wait -n; done
+		"$cmd" "$a" &
+	done
+	wait
 }
 
-for m in "${mutants[@]}"; do
-	IFS='|' read -r name file rest <<<"${m//\\|\\|/@OR@}"
-	rest=${rest//@OR@/\\|\\|}
-	[[ $name =~ ${1:-.} ]] || continue
-	perl -0pe "$rest" "$file" >"$tmp/mutant.c"
-	if cmp -s "$file" "$tmp/mutant.c"; then
-		result 1 "$name: $file has changed, the line here no longer fits"
-		continue
-	fi
-	compile "$file" "$tmp/mutant.c"
-	link "$tmp/mutant"
-	timeout 120 "$tmp/mutant" -n "$N" --no-shrink >"$tmp/log" 2>&1
-	rc=$?
-	[ $rc -eq 1 ]
-	result $? "$name: $(grep -a -m 1 -oE 'FAIL seed [0-9]+' "$tmp/log" || echo "exit status $rc")"
-	compile "$file" "$file"
-done
+build_one() {
+	compile "$1" "$(object "$1")" || touch "$tmp/broken"
+}
 
+in_parallel build_one "${sources[@]}"
+[ ! -e "$tmp/broken" ] && link "$tmp/sim_stress" || exit 1
+
+{
+	if [ $# -eq 0 ]; then
+		if "$tmp/sim_stress" -n 2000 --no-shrink >"$tmp/log" 2>&1; then
+			echo 'ok without a bug: passes'
+		else
+			echo "not ok without a bug: $(grep -a -m 1 FAIL "$tmp/log")"
+		fi
+		for i in $(grep -oE '^\*\*I[0-9]+\.' docs/coherence.md | tr -d '*.'); do
+			[[ " ${invariant[*]} " == *" $i "* || -v elsewhere[$i] ]] ||
+				echo "not ok $i: no mutant breaks this invariant"
+		done
+	fi
+	wanted=()
+	for i in "${!name[@]}"; do
+		[[ "${invariant[$i]} ${name[$i]}" =~ ${1:-.} ]] && wanted+=("$i")
+	done
+	in_parallel try ${wanted[@]+"${wanted[@]}"}
+} | tee "$tmp/results"
+
+passed=$(grep -c '^ok' "$tmp/results") failed=$(grep -c '^not ok' "$tmp/results")
 echo "$passed passed, $failed failed, 0 skipped"
-[ $failed -eq 0 ]
+[ "$failed" -eq 0 ] && [ "$passed" -gt 0 ]

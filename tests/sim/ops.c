@@ -101,6 +101,7 @@ void check_cpu(const struct op *op, unsigned int page, unsigned int need, int er
 		return;
 	case -EHWPOISON:
 		CHECK(testdev_any_dead());
+		world.poison = true;
 		return;
 	case -ENOMEM:
 		CHECK(could_nomem());
@@ -145,7 +146,8 @@ static void check_device(const struct op *op, unsigned int page, unsigned int n,
 	case 0:
 		for (; n && access != BALUN_ACCESS_PREFETCH; n--)
 			if (!perm_had(page + n - 1, write ? BALUN_SIM_WRITE : BALUN_SIM_READ, true,
-				      begin))
+				      begin) ||
+			    (access == BALUN_ACCESS_ATOMIC && shared(page + n - 1)))
 				unexpected(op, page, err);
 		return;
 	case -EFAULT:
@@ -173,7 +175,8 @@ static void check_device(const struct op *op, unsigned int page, unsigned int n,
 		return;
 	case -EBUSY:
 	case -EAGAIN:
-		return; /* memory kept changing */
+		CHECK(!world.alone); /* memory kept changing */
+		return;
 	default:
 		unexpected(op, page, err);
 	}

@@ -27,9 +27,13 @@ struct world {
 	struct env_cond quiet; /* go; a handle's users went down */
 	struct range pin[MAX_PINS];
 	unsigned int npins;
+	unsigned int pinned[PAGES],
+		pin_change[PAGES]; /* pins of a page; times it was, or was not */
 	uint64_t next_value;
-	bool nomem; /* an allocation was made to fail */
-	bool go;    /* all threads are there */
+	bool alone;  /* the threads are done: nobody is in the way */
+	bool poison; /* a CPU found a page that is lost */
+	bool nomem;  /* an allocation was made to fail */
+	bool go;     /* all threads are there */
 };
 extern struct world world;
 
@@ -66,6 +70,10 @@ void do_query(const struct op *op);
 void do_close(const struct op *op);
 int open_device(unsigned int i);
 void close_device(const struct op *op, unsigned int i);
+
+/* quiet.c: promises that only one who is alone can check */
+void check_quiet(const struct op *op);
+void check_agreement(void); /* between CPU and device page tables */
 
 /* ops_memory.c */
 void do_munmap(const struct op *op);

@@ -20,6 +20,35 @@ static void handle_put(unsigned int i)
 	env_mutex_unlock(&world.lock);
 }
 
+/* pins of a page that hold from before a call until after it oblige the call */
+static void pins_begin(const struct range *r, unsigned int *change)
+{
+	unsigned int i;
+
+	for (i = 0; i < r->n; i++)
+		change[i] = world.pinned[r->first + i] ? world.pin_change[r->first + i] : ~0u;
+}
+
+static unsigned int pins_held(const struct range *r, const unsigned int *change)
+{
+	unsigned int i, n = 0;
+
+	for (i = 0; i < r->n; i++)
+		n += change[i] == world.pin_change[r->first + i];
+	return n;
+}
+
+static void pins_note(const struct range *r, bool pin)
+{
+	unsigned int i;
+
+	for (i = r->first; i < r->first + r->n; i++) {
+		world.pinned[i] += pin ? 1 : -1;
+		if (world.pinned[i] == pin)
+			world.pin_change[i]++;
+	}
+}
+
 /*
  * Migrating to a device that another thread closes meanwhile is refused or done; so this one alone
  * holds no users count, but takes the handle and calls without a scheduling point in between.
@@ -31,8 +60,10 @@ void do_migrate(const struct op *op)
 	bool home = op->flags % 3 == 0;
 	struct balun_counts c = { 0 };
 	uint64_t begin = model_tick();
+	unsigned int pins[PAGES];
 	int err;
 
+	pins_begin(&r, pins);
 	if (!home && (!h->dev || h->closing))
 		return;
 	err = note(op, balun_migrate(world.space, (void *)r.va, r.len, home ? NULL : h->dev, &c));
@@ -42,6 +73,8 @@ void do_migrate(const struct op *op)
 			      c.failed ==
 		      r.len >> BALUN_PAGE_SHIFT);
 		CHECK(!c.failed || world.s->profile.copy || testdev_any_dead());
+		/* a fork lets nothing out, pinned or not */
+		CHECK(c.pinned + c.busy >= pins_held(&r, pins));
 		return;
 	case -EFAULT:
 		CHECK(was_unmapped(&r, begin));
@@ -122,9 +155,10 @@ void do_pin(const struct op *op)
 	if (world.npins == MAX_PINS)
 		return;
 	err = note(op, balun_pin(world.space, (void *)r.va, r.len));
-	if (!err)
+	if (!err) {
 		world.pin[world.npins++] = r;
-	else if (err != -ENOMEM || !could_nomem())
+		pins_note(&r, true);
+	} else if (err != -ENOMEM || !could_nomem())
 		unexpected(op, op->page, err);
 }
 
@@ -135,6 +169,7 @@ void do_unpin(const struct op *op)
 	if (!world.npins)
 		return;
 	r = world.pin[--world.npins];
+	pins_note(&r, false);
 	CHECK(!note(op, balun_unpin(world.space, (void *)r.va, r.len)));
 }
 
@@ -187,7 +222,9 @@ void close_device(const struct op *op, unsigned int i)
 	while (h->users)
 		env_cond_wait(&world.quiet, &world.lock, ENV_FOREVER);
 	env_mutex_unlock(&world.lock);
+	testdev_closers++;
 	err = balun_device_close(h->dev);
+	testdev_closers--;
 	h->dev = NULL;
 	if (op)
 		note(op, err);

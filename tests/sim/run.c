@@ -79,7 +79,9 @@ static void worker_main(void *arg)
 
 static int create_space(unsigned int arg)
 {
-	struct balun_space_opts opts = { .size = sizeof(opts), .engine = "sim" };
+	struct balun_space_opts opts = { .size = sizeof(opts),
+					 .engine = "sim",
+					 .policy = &policy_sim };
 
 	(void)arg;
 	return balun_space_create(&opts, &world.space);
@@ -176,16 +178,21 @@ static void finish(void)
 {
 	const struct op op = { .no = 999 };
 	struct balun_device_info info = { .size = sizeof(info) };
+	struct balun_stats stats = { .size = sizeof(stats) };
 	bool unmap = world.s->options & 0x80;
 	unsigned int i;
 	int err;
 
+	world.alone = true;
 	CHECK(!balun_sync(world.space));
+	check_agreement();
 	while (world.npins)
 		do_unpin(&op);
 	CHECK(balun_unpin(world.space, (void *)page_va(0), BALUN_PAGE_SIZE) == -ENOENT);
 	check_lost();
 	check_all(&op, world.s->options & 0x40);
+	if (world.s->options & 0x400)
+		check_quiet(&op);
 	for (i = 0; unmap && i < WINDOWS; i++)
 		balun_sim_munmap(world.space, page_va(i * WINDOW_PAGES),
 				 WINDOW_PAGES * BALUN_PAGE_SIZE);
@@ -203,6 +210,9 @@ static void finish(void)
 	}
 	if (!unmap)
 		check_all(&op, false);
+	CHECK(!balun_stats(world.space, &stats));
+	CHECK(stats.lost_pages || !world.poison);
+	testdev_closers++;
 	err = balun_space_destroy(world.space);
 	CHECK(!err || (err == -EIO && testdev_any_dead()));
 }

@@ -100,6 +100,8 @@ static void make_profile(struct profile *p)
 	if (below(2))
 		p->delay = 2 + below(6);
 	if (!below(3))
+		p->policy = 2 + below(6);
+	if (!below(3))
 		return; /* nothing fails */
 	if (below(2))
 		p->copy = 3 + below(10);
@@ -183,11 +185,17 @@ void schedule_make(struct schedule *s, uint64_t seed)
 	s->nthreads = 2 + below(4);
 	s->nops = 10 + below(50);
 	s->room = below(3) ? 3 + below(20) : 0;
-	s->options = below(1024);
+	s->options = below(2048);
 	hot = below(WINDOWS);
 	for (i = 0; i < s->nops; i++) {
 		make_op(&s->op[i], s, hot);
 		s->op[i].no = i + 1;
+	}
+	if (s->profile.loss) { /* early enough for what comes after to matter */
+		struct op *op = &s->op[below(s->nops / 2)];
+
+		op->kind = OP_KILL;
+		op->device %= DEVICES - 1;
 	}
 }
 
@@ -197,8 +205,9 @@ void schedule_print(const struct schedule *s, FILE *out)
 	unsigned int i;
 
 	fprintf(out,
-		"one in so many fails: copy %u map %u alloc %u open %u peer %u; delay %u%s%s%s\n",
-		p->copy, p->map, p->alloc, p->open, p->peer, p->delay,
+		"one in so many fails: copy %u map %u alloc %u open %u peer %u; delay %u; odd "
+		"policy %u%s%s%s\n",
+		p->copy, p->map, p->alloc, p->open, p->peer, p->delay, p->policy,
 		p->shared ? "; pages 16-23 are shared memory" : "",
 		p->memory ? "; memory runs out" : "", p->loss ? "; devices die" : "");
 	fprintf(out, "device 0 hands out %u pages; options 0x%x\n", s->room, s->options);

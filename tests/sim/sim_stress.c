@@ -7,6 +7,7 @@
  * and is printed whole.
  */
 #include <getopt.h>
+#include <malloc.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <sys/mman.h>
@@ -208,6 +209,9 @@ static int explore(uint64_t seed, uint64_t count)
 		/* core reports pages that dying devices lose: thousands of them */
 		if (!verbose && !freopen("/dev/null", "w", stderr))
 			_exit(2);
+		/* schedules free what they allocate: it is kept for the next one */
+		mallopt(M_TRIM_THRESHOLD, 1 << 30);
+		mallopt(M_MMAP_THRESHOLD, 1 << 26);
 		for (; !report->err && report->done < count; report->done++) {
 			struct schedule s;
 

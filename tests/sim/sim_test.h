@@ -14,6 +14,7 @@
 
 #include "balun/balun.h"
 #include "balun/driver.h"
+#include "balun/policy.h"
 #include "balun/sim.h"
 #include "env/env.h"
 #include "env/env_sim.h"
@@ -46,12 +47,15 @@ unsigned int entry_of(uint64_t va);
 
 /* what may go wrong in this schedule: 1 in so many calls, 0 never */
 struct profile {
-	uint32_t copy, map, alloc, open, peer, delay;
+	uint32_t copy, map, alloc, open, peer, delay, policy;
 	bool shared, memory, loss; /* loss: a device may die */
 };
 extern struct profile profile;
 bool chance(uint32_t one_in);
 void dawdle(void);
+
+/* quiet.c: answers as the default policy does, and in some schedules anything else it may */
+extern const struct balun_policy policy_sim;
 
 /* ---- model.c ---- */
 
@@ -93,5 +97,7 @@ int testdev_fault(unsigned int slot, uint64_t va, uint64_t len, uint32_t access)
 void testdev_kill(unsigned int slot, bool mute, bool said);
 bool testdev_any_dead(void);
 bool testdev_any_silent(void); /* of those that are open: dead, and core was not told */
+/* how many are closing a device, with devices_lock held: nobody else copies under a lock */
+extern unsigned int testdev_closers;
 
 #endif

@@ -16,11 +16,13 @@
 struct testdev devs[DEVS];
 static bool open_now[DEVS];
 static bool dead_once;
+unsigned int testdev_closers;
 
 void testdev_reset(void)
 {
 	memset(open_now, 0, sizeof(open_now));
 	dead_once = false;
+	testdev_closers = 0;
 }
 
 void testdev_kill(unsigned int slot, bool mute, bool said)
@@ -154,10 +156,21 @@ static int testdev_active(void *priv, bool on)
 
 /* ---- page table ---- */
 
+/* the entry loses some of its permissions */
+static void entry_revoke(struct entry *e, unsigned int perm)
+{
+	unsigned int i;
+
+	for (i = 0; i < sizeof(e->until) / sizeof(e->until[0]); i++)
+		if (e->perm & perm & 1u << i)
+			e->until[i] = model_tick();
+}
+
 static void entry_remove(struct testdev *t, struct entry *e)
 {
 	if (!e->valid)
 		return;
+	entry_revoke(e, e->perm);
 	e->valid = false;
 	t->draining += e->users;
 	if (e->kind == BALUN_KIND_LOCAL)
@@ -199,18 +212,20 @@ static void map_page(struct testdev *t, const struct balun_seg *s, uint64_t at)
 	if (s->kind == BALUN_KIND_LOCAL)
 		CHECK(new.page < MEM_PAGES && (!t->room || t->taken[new.page]));
 	else
-		CHECK(in_place(s->kind) && s->addr == s->va);
+		CHECK(in_place(s->kind) && s->addr == s->va && !(s->perm & BALUN_PERM_ATOMIC));
 	if (s->kind == BALUN_KIND_COHERENT)
-		CHECK(t->caps & BALUN_CAP_COHERENT && !(s->perm & BALUN_PERM_ATOMIC));
+		CHECK(t->caps & BALUN_CAP_COHERENT);
 	check_others(t, i, &new);
 	if (e->valid &&
 	    (e->kind != new.kind || (new.kind == BALUN_KIND_LOCAL && e->page != new.page)))
 		FAIL("entry %u of device %u replaced without an unmap", i, t->slot);
 	if (e->valid) {
+		entry_revoke(e, ~new.perm);
 		e->perm = new.perm;
 		return;
 	}
 	CHECK(!e->users);
+	memcpy(new.until, e->until, sizeof(new.until));
 	*e = new;
 	if (new.kind == BALUN_KIND_LOCAL && t->nmapped[new.page]++)
 		FAIL("page %u of device %u is mapped twice", new.page, t->slot);
@@ -222,7 +237,7 @@ static int testdev_map(void *priv, struct balun_space *space, const struct balun
 	uint64_t at, last = 0;
 	size_t i;
 
-	CHECK(t->attached && t->space == space);
+	CHECK(t->attached && t->space == space && env_sim_locks() == 1);
 	dawdle();
 	for (i = 0; i < n; i++) {
 		const struct balun_seg *s = &seg[i];
@@ -392,13 +407,34 @@ int testdev_access(unsigned int slot, uint64_t va, enum testdev_access access, u
 	return dev_leave(t, -EAGAIN);
 }
 
+/* who asked for entries had them, if only for a moment */
+static void check_mapped(const struct testdev *t, uint64_t va, uint64_t len, uint32_t access,
+			 uint64_t begin)
+{
+	unsigned int bit = access == BALUN_ACCESS_READ ? 0 : access == BALUN_ACCESS_WRITE ? 1 : 2;
+	uint64_t end = va + len;
+
+	for (; va < end; va += BALUN_PAGE_SIZE) {
+		const struct entry *e = &t->entry[entry_of(va)];
+
+		if (!(e->valid && e->perm >> bit & 1) && e->until[bit] < begin)
+			FAIL("device %u asked for access %u to 0x%llx and did not get it", t->slot,
+			     access, (unsigned long long)va);
+	}
+}
+
 int testdev_fault(unsigned int slot, uint64_t va, uint64_t len, uint32_t access)
 {
 	struct testdev *t = dev_enter(slot);
+	uint64_t begin = model_tick();
+	int err;
 
 	if (!t)
 		return -ENODEV;
-	return dev_leave(t, balun_fault(t->dev, t->space, va, len, access));
+	err = balun_fault(t->dev, t->space, va, len, access);
+	if (!err && access != BALUN_ACCESS_PREFETCH)
+		check_mapped(t, va, len, access, begin);
+	return dev_leave(t, err);
 }
 
 const struct balun_driver driver_testdev = {

@@ -15,6 +15,7 @@ struct entry {
 	uint32_t page; /* LOCAL: page of device memory */
 	uint8_t kind, perm;
 	bool valid;
+	uint64_t until[3]; /* when it ceased to have BALUN_PERM_READ, WRITE, ATOMIC */
 	uint8_t users; /* accesses that use it at the moment; counts also after it was removed */
 };
 

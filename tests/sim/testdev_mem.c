@@ -158,6 +158,7 @@ int testdev_copy(void *priv, const struct balun_copy *op, size_t n, uint64_t *re
 	bool fail;
 
 	CHECK(t->attached && n && n <= COPY_OPS);
+	CHECK(env_sim_locks() <= !!testdev_closers);
 	for (i = 0; i < n; i++)
 		CHECK(op[i].len && !(op[i].len & (BALUN_PAGE_SIZE - 1)));
 	dawdle();
@@ -185,6 +186,7 @@ int testdev_copy_wait(void *priv, uint64_t cookie)
 	size_t i;
 
 	CHECK(cookie < COPIES && b->used);
+	CHECK(env_sim_locks() <= !!testdev_closers);
 	for (i = 0; i < b->n; i++) {
 		const struct balun_copy *op = &b->op[i];
 		unsigned int dst = op->dst >> BALUN_PAGE_SHIFT;
