@@ -48,7 +48,11 @@ struct core_stripe {
 struct core_resident {
 	struct env_list lru, hash;
 	uint64_t va;
-	uint32_t pages; /* how many pages core was told of: a hint for when to forget it */
+	/* how many pages core was told of: a hint for when to forget it. Never less than there are,
+	 * for then an eviction would miss them; more until who moved or dropped them says so */
+	uint32_t pages;
+	uint32_t stale; /* counted, and not found by an eviction: the next to be counted off */
+	uint64_t stale_ns;
 };
 #define CORE_RESIDENT_HASH 256
 

@@ -8,7 +8,7 @@
  * Lock order (outermost first): a mirror lock (struct core_stripe) > the engine's lock > env's own.
  * - Core calls the engine without a mirror lock, except describe(), which it may call under none.
  * - The engine calls core_invalidate_*() and core_cpu_fault() without its own lock;
- *   core_release() with it (core_release() takes only the device allocator's lock, a leaf).
+ *   core_release() and core_moved() with it (they take only locks of the device, leaves).
  * - No lock at all is held while a driver copies.
  */
 #ifndef BALUN_CORE_ENGINE_H
@@ -193,8 +193,9 @@ void core_invalidate_end(struct balun_space *sp, uint64_t va, uint64_t len);
 /* device memory is let go of: the pages at @va, not in transit, were unmapped or dropped */
 void core_release(struct balun_space *sp, unsigned int dev, uint64_t va, uint64_t off,
 		  uint64_t len);
-/* pages on devices have changed their address (mremap): from is nothing now */
-void core_moved(struct balun_space *sp, uint64_t to, uint64_t len);
+/* pages on a device have changed their address (mremap): they are at @to now. With the engine's
+ * lock, so that nobody releases them before core has heard of them */
+void core_moved(struct balun_space *sp, unsigned int dev, uint64_t to, uint64_t len);
 /* A CPU touched away memory: bring it home (and its neighbours, by policy).
  * 0: done or no longer away; -EBUSY in transit elsewhere (its commit wakes); -EAGAIN (held back for
  * a moment: the block thrashes), -ENOMEM, -ENODEV try again; -EIO lost: it has been poisoned */

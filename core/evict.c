@@ -69,22 +69,34 @@ void core_resident_sub(struct balun_device *dev, uint64_t va, unsigned int pages
 	env_mutex_lock(&dev->lru_lock);
 	r = resident_find(dev, va & ~(BALUN_BLOCK_SIZE - 1));
 	if (r) {
-		r->pages -= ENV_MIN(pages, r->pages);
-		if (!r->pages)
+		uint32_t stale = ENV_MIN(pages, r->stale);
+
+		r->stale -= stale;
+		r->pages -= ENV_MIN(pages - stale, r->pages);
+		if (!r->pages && !r->stale)
 			resident_free(r);
 	}
 	env_mutex_unlock(&dev->lru_lock);
 }
 
-/* an eviction found nothing: the block is forgotten, unless pages came while it looked */
+/*
+ * An eviction found nothing where @pages were counted, and none came while it looked. Who dropped
+ * them may not have counted them off yet, so the block is forgotten only after a time.
+ */
 static void resident_prune(struct balun_device *dev, uint64_t va, unsigned int pages)
 {
 	struct core_resident *r;
 
 	env_mutex_lock(&dev->lru_lock);
 	r = resident_find(dev, va);
-	if (r && r->pages == pages)
-		resident_free(r);
+	if (r && r->pages == pages) {
+		if (pages)
+			r->stale_ns = env_now_ns();
+		r->stale += pages;
+		r->pages = 0;
+		if (!r->stale || env_now_ns() - r->stale_ns > CORE_DRAIN_NS)
+			resident_free(r);
+	}
 	env_mutex_unlock(&dev->lru_lock);
 }
 
@@ -260,6 +272,20 @@ void core_release(struct balun_space *sp, unsigned int dev_id, uint64_t va, uint
 
 		core_resident_sub(dev, va, n >> BALUN_PAGE_SHIFT);
 		va += n;
+		len -= n;
+	}
+}
+
+void core_moved(struct balun_space *sp, unsigned int dev_id, uint64_t to, uint64_t len)
+{
+	struct balun_device *dev = env_load(&sp->device[dev_id]);
+
+	env_assert(dev);
+	while (len) {
+		uint64_t n = ENV_MIN(len, BALUN_BLOCK_SIZE - to % BALUN_BLOCK_SIZE);
+
+		core_resident_add(dev, to, n >> BALUN_PAGE_SHIFT);
+		to += n;
 		len -= n;
 	}
 }

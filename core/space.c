@@ -138,35 +138,6 @@ int core_space_end(struct balun_space *sp)
 	return err;
 }
 
-/* the blocks where a device has pages become its most recently used: that is true enough */
-static void remember_runs(struct balun_space *sp, struct balun_device *dev, uint64_t va,
-			  uint64_t end)
-{
-	struct engine_run r;
-
-	while (sp->engine->next_away(sp->e, dev->id, va, &r) && r.va < end) {
-		uint64_t block_end = (r.va & ~(BALUN_BLOCK_SIZE - 1)) + BALUN_BLOCK_SIZE;
-
-		va = ENV_MIN(ENV_MIN(r.va + r.len, block_end), end);
-		core_resident_add(dev, r.va, (va - r.va) >> BALUN_PAGE_SHIFT);
-	}
-}
-
-void core_moved(struct balun_space *sp, uint64_t to, uint64_t len)
-{
-	unsigned int i;
-
-	for (i = 1; i < CORE_DEVICE_SLOTS; i++) {
-		/* not while it is closing: it finds its pages itself, and may be gone soon */
-		struct balun_device *dev = env_load(&sp->device[i]) ? core_device_get(sp, i) : NULL;
-
-		if (!dev)
-			continue;
-		remember_runs(sp, dev, to, to + len);
-		core_device_put(dev);
-	}
-}
-
 int core_quiesce(struct balun_space *sp)
 {
 	env_mutex_lock(&sp->move_lock);

@@ -208,6 +208,9 @@ static enum engine_status land_page(struct sim *s, struct engine_batch *b, struc
 			map_coherent(s, SOFTPT_PLACE(b->dst, b->place[i]), dst);
 		if (!b->dst)
 			softpt_clear_away(s->pt, at, BALUN_PAGE_SIZE);
+		/* core thinks that it is in the block where it was taken */
+		if (b->dst && sim_base(at) != b->va)
+			core_moved(s->space, b->dst, at, BALUN_PAGE_SIZE);
 		*sim_frame(s, at) = dst;
 		env_free(src);
 	} else {
@@ -217,16 +220,6 @@ static enum engine_status land_page(struct sim *s, struct engine_batch *b, struc
 	}
 	softpt_clear_busy(s->pt, at, BALUN_PAGE_SIZE);
 	return status;
-}
-
-/* tell core of pages that are on a device now, in another block than it thinks */
-static void commit_moved(struct sim *s, const struct engine_batch *b, const struct sim_flight *f)
-{
-	unsigned int i;
-
-	for (i = 0; b->dst && i < BALUN_BLOCK_PAGES; i++)
-		if (b->status[i] == PAGE_MOVED && sim_base(f->at[i]) != b->va)
-			core_moved(s->space, f->at[i], BALUN_PAGE_SIZE);
 }
 
 void sim_commit(void *e, struct engine_batch *b)
@@ -242,7 +235,6 @@ void sim_commit(void *e, struct engine_batch *b)
 	env_list_del(&f->link);
 	env_cond_wake(&s->idle);
 	env_mutex_unlock(&s->lock);
-	commit_moved(s, b, f);
 	env_free(f);
 	b->engine = NULL;
 }

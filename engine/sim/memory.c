@@ -141,6 +141,8 @@ static void move_table(struct sim *s, uint64_t from, uint64_t to, uint64_t len)
 
 static int remap_locked(struct sim *s, uint64_t from, uint64_t to, uint64_t len)
 {
+	struct softpt_run r;
+	uint64_t va;
 	int err;
 
 	if (!all_mapped(s, from, len))
@@ -156,6 +158,8 @@ static int remap_locked(struct sim *s, uint64_t from, uint64_t to, uint64_t len)
 	} else {
 		move_table(s, from, to, len);
 		tell_flights(s, from, len, to);
+		for (va = to; softpt_next_away(s->pt, va, to + len, &r); va = r.va + r.len)
+			core_moved(s->space, SOFTPT_DEV(r.place), r.va, r.len);
 	}
 	sim_blocks_put(s, from, len);
 	sim_blocks_put(s, to, len);
@@ -176,8 +180,6 @@ int balun_sim_mremap(struct balun_space *sp, uint64_t from, uint64_t to, uint64_
 	err = remap_locked(s, from, to, len);
 	env_cond_wake(&s->idle);
 	env_mutex_unlock(&s->lock);
-	if (!err)
-		core_moved(sp, to, len);
 	core_invalidate_end(sp, to, len);
 	core_invalidate_end(sp, from, len);
 	return err;

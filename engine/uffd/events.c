@@ -152,6 +152,9 @@ static void on_unmap(struct uffd *u, uint64_t start, uint64_t end)
 
 static void on_remap(struct uffd *u, uint64_t from, uint64_t to, uint64_t len)
 {
+	struct softpt_run r;
+	uint64_t va;
+
 	while (watch_remove(&u->watch, from, from + len) || watch_add(&u->watch, to, to + len))
 		sched_yield();
 	watch_raise(u, to + len);
@@ -160,12 +163,13 @@ static void on_remap(struct uffd *u, uint64_t from, uint64_t to, uint64_t len)
 	while (watch_move(&u->lost, from, to, len))
 		sched_yield();
 	transit_log(u, from, from + len, to, true);
+	for (va = to; softpt_next_away(u->pt, va, to + len, &r); va = r.va + r.len)
+		core_moved(u->space, SOFTPT_DEV(r.place), r.va, r.len);
 	u->handling++;
 	env_mutex_unlock(&u->lock);
 	ENV_STOP("reader-remapped");
 	core_invalidate_begin(u->space, from, len, BALUN_CAUSE_INVALIDATE);
 	core_invalidate_end(u->space, from, len);
-	core_moved(u->space, to, len);
 	env_mutex_lock(&u->lock);
 	u->handling--;
 	uffd_wake(u, from, len);
