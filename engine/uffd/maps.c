@@ -31,8 +31,7 @@ void maps_close(void)
 	maps_fd = pagemap_fd = -1;
 }
 
-/* parse one line "start-end perms offset dev inode  name" into *v; false: not a line */
-static bool parse_line(const char *s, struct vma *v)
+bool maps_parse_line(const char *s, struct vma *v)
 {
 	unsigned long long a, b, off, inode;
 	unsigned int maj, min;
@@ -46,37 +45,59 @@ static bool parse_line(const char *s, struct vma *v)
 			   .end = b,
 			   .read = perm[0] == 'r',
 			   .write = perm[1] == 'w',
-			   .shared = perm[3] == 's',
+			   .shared = strlen(perm) == 4 && perm[3] == 's',
 			   .file = inode != 0 || maj || min };
 	v->special = s[n] == '[' && strncmp(s + n, "[heap]", 6) && strncmp(s + n, "[anon", 5);
 	return true;
 }
 
-static int query_text(uint64_t va, struct vma *ret)
+/* a name of a file can be longer than the buffer: what matters stands at the line's beginning */
+int maps_find_text(ssize_t (*more)(void *arg, void *buf, size_t len), void *arg, uint64_t va,
+		   struct vma *ret)
 {
-	char buf[4096];
+	bool rest = false; /* of a line that was looked at already */
+	char buf[MAPS_TEXT_BUF];
 	size_t have = 0;
+	struct vma v;
 	ssize_t got;
-	int fd = open("/proc/self/maps", O_RDONLY | O_CLOEXEC), err = -ENOENT;
 
-	if (fd < 0)
-		return -ENOENT;
-	while (err && (got = read(fd, buf + have, sizeof(buf) - 1 - have)) > 0) {
+	while ((got = more(arg, buf + have, sizeof(buf) - 1 - have)) > 0) {
 		char *line = buf, *nl;
 
 		have += got;
 		buf[have] = 0;
-		while ((nl = strchr(line, '\n'))) {
-			*nl = 0;
-			if (parse_line(line, ret) && ret->end > va) {
-				err = 0;
-				break;
+		while ((nl = memchr(line, '\n', buf + have - line)) || have == sizeof(buf) - 1) {
+			if (nl)
+				*nl = 0;
+			else if (line > buf)
+				break; /* make room for the rest of the line first */
+			if (!rest && maps_parse_line(line, &v) && v.end > va) {
+				*ret = v;
+				return 0;
 			}
-			line = nl + 1;
+			rest = !nl;
+			line = nl ? nl + 1 : buf + have;
+			if (!nl)
+				break;
 		}
 		have -= line - buf;
 		memmove(buf, line, have);
 	}
+	return -ENOENT;
+}
+
+static ssize_t more_of_file(void *arg, void *buf, size_t len)
+{
+	return read(*(int *)arg, buf, len);
+}
+
+static int query_text(uint64_t va, struct vma *ret)
+{
+	int fd = open("/proc/self/maps", O_RDONLY | O_CLOEXEC), err;
+
+	if (fd < 0)
+		return -ENOENT;
+	err = maps_find_text(more_of_file, &fd, va, ret);
 	close(fd);
 	return err;
 }

@@ -64,6 +64,12 @@ int maps_open(void); /* before the others, by the one space of the process; 0 or
 void maps_close(void);
 /* the mapping that covers @va, or the next one above it: 0; -ENOENT none */
 int maps_query(uint64_t va, struct vma *ret);
+/* one line of /proc/PID/maps: "start-end perms offset dev inode  name"; false: it is none */
+bool maps_parse_line(const char *s, struct vma *v);
+/* the first mapping that ends above @va in text that comes piece by piece: 0; -ENOENT none */
+#define MAPS_TEXT_BUF 4096
+int maps_find_text(ssize_t (*more)(void *arg, void *buf, size_t len), void *arg, uint64_t va,
+		   struct vma *ret);
 /* writable segments of loaded objects: not on the reader, and without any lock */
 void maps_refresh_objects(void);
 bool maps_is_object(uint64_t start, uint64_t end, uint64_t *ret_until);
