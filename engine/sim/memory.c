@@ -125,7 +125,8 @@ int balun_sim_munmap(struct balun_space *sp, uint64_t va, uint64_t len)
 	return 0;
 }
 
-static void move_table(struct sim *s, uint64_t from, uint64_t to, uint64_t len)
+/* @keep: what is left behind stays mapped, and empty */
+static void move_table(struct sim *s, uint64_t from, uint64_t to, uint64_t len, bool keep)
 {
 	uint64_t at;
 
@@ -135,11 +136,11 @@ static void move_table(struct sim *s, uint64_t from, uint64_t to, uint64_t len)
 		set_flags(s, to + at, sim_flags(s, from + at));
 		*sim_frame(s, to + at) = *old;
 		*old = NULL;
-		set_flags(s, from + at, 0);
+		set_flags(s, from + at, keep ? sim_flags(s, from + at) & ~SIM_POISON : 0);
 	}
 }
 
-static int remap_locked(struct sim *s, uint64_t from, uint64_t to, uint64_t len)
+static int remap_locked(struct sim *s, uint64_t from, uint64_t to, uint64_t len, bool keep)
 {
 	struct softpt_run r;
 	uint64_t va;
@@ -156,7 +157,7 @@ static int remap_locked(struct sim *s, uint64_t from, uint64_t to, uint64_t len)
 		/* as mmap(MAP_FIXED) on Linux: what was at the target is unmapped already */
 		set_flags_range(s, to, len, 0);
 	} else {
-		move_table(s, from, to, len);
+		move_table(s, from, to, len, keep);
 		tell_flights(s, from, len, to);
 		for (va = to; softpt_next_away(s->pt, va, to + len, &r); va = r.va + r.len)
 			core_moved(s->space, SOFTPT_DEV(r.place), r.va, r.len);
@@ -166,21 +167,55 @@ static int remap_locked(struct sim *s, uint64_t from, uint64_t to, uint64_t len)
 	return err;
 }
 
-int balun_sim_mremap(struct balun_space *sp, uint64_t from, uint64_t to, uint64_t len)
+/*
+ * As the kernel does it: first the end that is too much goes, then the target is emptied, then the
+ * pages move; behind them comes what the mapping grows by.
+ */
+static int resize_locked(struct sim *s, uint64_t from, uint64_t len, uint64_t to, uint64_t new_len,
+			 bool keep)
+{
+	uint64_t n = ENV_MIN(len, new_len);
+	unsigned int flags = sim_flags(s, from + n - BALUN_PAGE_SIZE) & ~SIM_POISON;
+	int err;
+
+	if (!all_mapped(s, from, len))
+		return -EFAULT;
+	err = sim_blocks_get(s, to, new_len);
+	if (err)
+		return err;
+	if (n < len) {
+		drop_contents(s, from + n, len - n);
+		set_flags_range(s, from + n, len - n, 0);
+	}
+	if (n < new_len) {
+		drop_contents(s, to + n, new_len - n);
+		set_flags_range(s, to + n, new_len - n, flags);
+	}
+	err = remap_locked(s, from, to, n, keep);
+	if (err && n < new_len)
+		set_flags_range(s, to + n, new_len - n, 0);
+	sim_blocks_put(s, from, len);
+	sim_blocks_put(s, to, new_len);
+	return err;
+}
+
+int balun_sim_mremap(struct balun_space *sp, uint64_t from, uint64_t len, uint64_t to,
+		     uint64_t new_len, unsigned int flags)
 {
 	struct sim *s = sim_of(sp);
 	int err;
 
-	if (!s || check_range(from, len) || check_range(to, len) ||
-	    (from < to + len && to < from + len))
+	if (!s || check_range(from, len) || check_range(to, new_len) ||
+	    (from < to + new_len && to < from + len) || flags & ~BALUN_SIM_DONTUNMAP ||
+	    (flags && len != new_len))
 		return -EINVAL;
 	core_invalidate_begin(sp, from, len, BALUN_CAUSE_INVALIDATE);
-	core_invalidate_begin(sp, to, len, BALUN_CAUSE_INVALIDATE);
+	core_invalidate_begin(sp, to, new_len, BALUN_CAUSE_INVALIDATE);
 	env_mutex_lock(&s->lock);
-	err = remap_locked(s, from, to, len);
+	err = resize_locked(s, from, len, to, new_len, flags & BALUN_SIM_DONTUNMAP);
 	env_cond_wake(&s->idle);
 	env_mutex_unlock(&s->lock);
-	core_invalidate_end(sp, to, len);
+	core_invalidate_end(sp, to, new_len);
 	core_invalidate_end(sp, from, len);
 	return err;
 }
@@ -221,6 +256,30 @@ int balun_sim_dontneed(struct balun_space *sp, uint64_t va, uint64_t len)
 	for (p = va; !err && p < va + len; p += BALUN_PAGE_SIZE)
 		if (!(sim_flags(s, p) & BALUN_SIM_SHARED))
 			drop_contents(s, p, BALUN_PAGE_SIZE);
+	env_mutex_unlock(&s->lock);
+	core_invalidate_end(sp, va, len);
+	return err;
+}
+
+/* what is away or in transit is dropped, what is here stays: both may be found by who reads */
+int balun_sim_free(struct balun_space *sp, uint64_t va, uint64_t len)
+{
+	struct sim *s = sim_of(sp);
+	struct softpt_run r;
+	uint64_t p;
+	int err = 0;
+
+	if (!s || check_range(va, len))
+		return -EINVAL;
+	core_invalidate_begin(sp, va, len, BALUN_CAUSE_INVALIDATE);
+	env_mutex_lock(&s->lock);
+	if (!all_mapped(s, va, len))
+		err = -ENOMEM;
+	for (p = va; !err && p < va + len; p += r.len) {
+		softpt_run(s->pt, p, va + len - p, &r);
+		if ((r.away || r.busy) && !(sim_flags(s, p) & BALUN_SIM_SHARED))
+			drop_contents(s, p, r.len);
+	}
 	env_mutex_unlock(&s->lock);
 	core_invalidate_end(sp, va, len);
 	return err;

@@ -21,18 +21,28 @@ extern "C" {
 #define BALUN_SIM_WRITE	 2u
 #define BALUN_SIM_SHARED 4u /* shared or file memory: cannot migrate */
 
+#define BALUN_SIM_DONTUNMAP 1u /* of balun_sim_mremap() */
+
 /** balun_sim_mmap() - map [addr, addr + len) with BALUN_SIM_* flags; replaces what is there */
 BALUN_API int balun_sim_mmap(struct balun_space *space, uint64_t addr, uint64_t len,
 			     unsigned int flags);
 /** balun_sim_munmap() - remove the mappings of [addr, addr + len) */
 BALUN_API int balun_sim_munmap(struct balun_space *space, uint64_t addr, uint64_t len);
-/** balun_sim_mremap() - move pages; [to, to + len) is replaced, [from, ...) unmapped */
-BALUN_API int balun_sim_mremap(struct balun_space *space, uint64_t from, uint64_t to, uint64_t len);
+/**
+ * balun_sim_mremap() - move pages; [to, to + new_len) is replaced, [from, from + len) unmapped
+ * @flags: 0, or with equal lengths BALUN_SIM_DONTUNMAP: what is left behind stays mapped, as zeros
+ *
+ * A shorter @new_len drops the end; a longer one adds zeros with the last page's permissions.
+ */
+BALUN_API int balun_sim_mremap(struct balun_space *space, uint64_t from, uint64_t len, uint64_t to,
+			       uint64_t new_len, unsigned int flags);
 /** balun_sim_mprotect() - set the BALUN_SIM_READ and WRITE of mapped pages */
 BALUN_API int balun_sim_mprotect(struct balun_space *space, uint64_t addr, uint64_t len,
 				 unsigned int flags);
 /** balun_sim_dontneed() - madvise(MADV_DONTNEED): reads as zeros */
 BALUN_API int balun_sim_dontneed(struct balun_space *space, uint64_t addr, uint64_t len);
+/** balun_sim_free() - madvise(MADV_FREE): what was there, or zeros, until it is written */
+BALUN_API int balun_sim_free(struct balun_space *space, uint64_t addr, uint64_t len);
 /** balun_sim_load() - a CPU reads; brings home what is away */
 BALUN_API int balun_sim_load(struct balun_space *space, uint64_t addr, void *buf, size_t len);
 /** balun_sim_store() - a CPU writes; brings home what is away */

@@ -14,7 +14,7 @@ static int sim_unmap(struct kit *k, uint64_t va, uint64_t len)
 
 static int sim_remap(struct kit *k, uint64_t from, uint64_t to, uint64_t len)
 {
-	return balun_sim_mremap(k->space, from, to, len);
+	return balun_sim_mremap(k->space, from, len, to, len, 0);
 }
 
 static int sim_protect(struct kit *k, uint64_t va, uint64_t len, unsigned int prot)

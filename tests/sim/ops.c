@@ -48,9 +48,17 @@ struct range range_all(void)
 	return (struct range){ va, page_va(BIG_FIRST - 1) + BALUN_PAGE_SIZE - va, 0, PAGES };
 }
 
-/* in whole pages of a window, or all of the big block */
+/* in whole pages of a window; of the big block all, or from one of its pages up to before another
+ */
 struct range range_of(unsigned int page, unsigned int n)
 {
+	if (page >= BIG_FIRST && n != 1 && n != BIG_PAGES) {
+		unsigned int to = page + n;
+		uint64_t end = to < PAGES ? page_va(to) : BIG_VA + BALUN_BLOCK_SIZE;
+
+		to = ENV_MIN(to, PAGES);
+		return (struct range){ page_va(page), end - page_va(page), page, to - page };
+	}
 	if (page >= BIG_FIRST)
 		return (struct range){ BIG_VA, BALUN_BLOCK_SIZE, BIG_FIRST, BIG_PAGES };
 	return (struct range){ page_va(page), n * BALUN_PAGE_SIZE, page, n };

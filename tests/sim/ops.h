@@ -80,6 +80,7 @@ void do_munmap(const struct op *op);
 void do_mmap(const struct op *op);
 void do_mprotect(const struct op *op);
 void do_dontneed(const struct op *op);
+void do_free(const struct op *op);
 void do_mremap(const struct op *op);
 void do_fork(const struct op *op);
 

@@ -93,34 +93,78 @@ void do_dontneed(const struct op *op)
 		unexpected(op, op->page, err);
 }
 
+/* content and permission of a's pages, as copies of b's; what a has more is zeros like b's last */
+static void copy_begin(struct change *c, const struct range *a, const struct range *b, uint64_t no)
+{
+	unsigned int i, j;
+
+	memset(c, 0, sizeof(*c));
+	c->r = *a;
+	for (i = 0; i < a->n; i++) {
+		unsigned int from = b->first + ENV_MIN(i, b->n - 1);
+
+		c->perm[i] = model_copy(model_perm(a->first + i), model_perm(from), no);
+		for (j = 0; j < WORDS; j++)
+			c->word[i][j] = i < b->n ? model_copy(model_word(a->first + i, j),
+							      model_word(from, j), no)
+						 : model_write(model_word(a->first + i, j), 0, no);
+	}
+}
+
+/* of the big block single pages only */
+static struct range pages_of(unsigned int page, unsigned int n)
+{
+	return (struct range){ page_va(page), n * BALUN_PAGE_SIZE, page, n };
+}
+
+/*
+ * Moves, and may leave the mapping behind, grow or shrink. A shrinking one drops the end even if it
+ * fails after that; then it may or may not have happened.
+ */
 void do_mremap(const struct op *op)
 {
-	struct range from = range_of(op->page, op->n), to = range_of(op->arg, op->n);
+	unsigned int kind = op->flags % 8, n = op->n, m = n;
+	struct range from = pages_of(op->page, n), to;
 	struct change gone, came, dropped;
 	uint64_t begin = model_tick();
-	unsigned int i, j;
 	int err;
 
-	memset(&came, 0, sizeof(came));
-	came.r = to;
-	for (i = 0; i < to.n; i++) {
-		came.perm[i] =
-			model_copy(model_perm(to.first + i), model_perm(from.first + i), op->no);
-		for (j = 0; j < WORDS; j++)
-			came.word[i][j] = model_copy(model_word(to.first + i, j),
-						     model_word(from.first + i, j), op->no);
-	}
-	change_begin(&gone, &from, true, 0, false, op->no);
+	if (kind == 1 && op->arg % WINDOW_PAGES + n < WINDOW_PAGES &&
+	    (op->page < op->arg || op->page > op->arg + n))
+		m = n + 1;
+	else if (kind == 2 && n > 1)
+		m = n - 1;
+	to = pages_of(op->arg, m);
+	copy_begin(&came, &to, &from, op->no);
+	if (kind == 3)
+		change_begin(&gone, &from, false, 0, true, op->no);
+	else
+		change_begin(&gone, &from, true, 0, false, op->no);
 	change_begin(&dropped, &to, true, 0, false, op->no);
-	err = note(op, balun_sim_mremap(world.space, from.va, to.va, to.len));
+	err = note(op, balun_sim_mremap(world.space, from.va, from.len, to.va, to.len,
+					kind == 3 ? BALUN_SIM_DONTUNMAP : 0));
 	change_each(&came, err ? model_cancel : model_end);
-	change_each(&gone, err ? model_cancel : model_end);
+	change_each(&gone, !err ? model_end : err == -ENOMEM && m < n ? model_maybe : model_cancel);
 	/* without memory the target may be unmapped and that is all */
 	change_each(&dropped, err == -ENOMEM ? model_maybe : model_cancel);
 	if (err == -EFAULT)
 		CHECK(part_unmapped(&from, begin));
 	else if (err)
 		CHECK(err == -ENOMEM && could_nomem());
+}
+
+void do_free(const struct op *op)
+{
+	struct range r = range_of(op->page, op->n);
+	uint64_t begin = model_tick();
+	struct change c;
+	int err;
+
+	change_begin(&c, &r, false, 0, !shared(r.first), op->no);
+	err = note(op, balun_sim_free(world.space, r.va, r.len));
+	change_each(&c, err ? model_cancel : model_maybe);
+	if (err && !(err == -ENOMEM && part_unmapped(&r, begin)))
+		unexpected(op, op->page, err);
 }
 
 static void check_child(const struct op *op, struct balun_sim_child *child, uint64_t begin)

@@ -42,6 +42,8 @@ static void do_op(const struct op *op)
 		return do_mremap(op);
 	case OP_MPROTECT:
 		return do_mprotect(op);
+	case OP_FREE:
+		return do_free(op);
 	case OP_DONTNEED:
 		return do_dontneed(op);
 	case OP_FORK:

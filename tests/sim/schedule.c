@@ -68,9 +68,9 @@ static const struct {
 	[OP_UNPIN] = { "unpin", 2 },	    [OP_MUNMAP] = { "munmap", 3 },
 	[OP_MMAP] = { "mmap", 4 },	    [OP_MREMAP] = { "mremap", 5 },
 	[OP_MPROTECT] = { "mprotect", 4 },  [OP_DONTNEED] = { "dontneed", 4 },
-	[OP_FORK] = { "fork", 1 },	    [OP_CLOSE] = { "close+open", 1 },
-	[OP_QUERY] = { "query", 2 },	    [OP_KILL] = { "kill-device", 1 },
-	[OP_NOMEM] = { "fail-alloc", 4 },
+	[OP_FREE] = { "free", 2 },	    [OP_FORK] = { "fork", 1 },
+	[OP_CLOSE] = { "close+open", 1 },   [OP_QUERY] = { "query", 2 },
+	[OP_KILL] = { "kill-device", 1 },   [OP_NOMEM] = { "fail-alloc", 4 },
 };
 
 const char *op_name(unsigned int kind)
@@ -142,7 +142,7 @@ static unsigned int make_page(unsigned int hot)
 	return BIG_FIRST + below(BIG_PAGES);
 }
 
-/* both places private memory, disjoint; arg: the target */
+/* both places private memory, disjoint, also if it grows by a page; arg: the target */
 static void make_mremap(struct op *op)
 {
 	unsigned int n = 1 + below(4), a = below(BIG_FIRST - WINDOW_PAGES), b;
@@ -151,6 +151,10 @@ static void make_mremap(struct op *op)
 	do {
 		b = below(BIG_FIRST - WINDOW_PAGES);
 	} while (b % WINDOW_PAGES + n > WINDOW_PAGES || (a < b + n && b < a + n));
+	if (!below(8)) { /* a part of a block that moves as one */
+		a = BIG_FIRST + below(BIG_PAGES);
+		n = 1;
+	}
 	op->page = a;
 	op->n = n;
 	op->arg = b;

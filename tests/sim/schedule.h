@@ -24,6 +24,7 @@ enum op_kind {
 	OP_MREMAP,
 	OP_MPROTECT,
 	OP_DONTNEED,
+	OP_FREE,
 	OP_FORK,
 	OP_CLOSE,
 	OP_QUERY,
