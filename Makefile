@@ -5,6 +5,7 @@
 #   make demo            the main job on this machine's package database
 #   make check           every test that needs nothing special; under 5 minutes
 #   make check-all       also sanitizers, clang, kernel objects, long runs
+#   make check-hmm-selftest  the kernel's own HMM selftest (REPEAT=1000 SOURCE=tree)
 #   make conform         conformance of DRIVER on ENGINE (DRIVER=soft ENGINE=uffd)
 #   make check-model     the models in docs/model, exhaustively, and their deliberate bugs
 #   make stress-sim      the simulator for as long as you like (SEED=1 N=100000)
@@ -27,8 +28,8 @@ MESON_ARGS ?= --werror
 meson_files := meson.build meson_options.txt VERSION \
 	$(wildcard */meson.build */*/meson.build)
 
-.PHONY: all check check-all check-model conform stress-sim fuzz bench module-objects demo install lint clean \
-	pre-push setup
+.PHONY: all check check-all check-hmm-selftest check-model conform stress-sim fuzz bench \
+	module-objects demo install lint clean pre-push setup
 
 all: $(BUILD)/build.ninja
 	@ninja -C $(BUILD) $(NINJA_ARGS)
@@ -59,6 +60,11 @@ check-all:
 check-model:
 	@scripts/setup.sh model
 	@tests/model.sh $(MODELS)
+
+check-hmm-selftest:
+	@scripts/setup.sh check-hmm-selftest
+	@$(MAKE) --no-print-directory all
+	@tests/hmm-selftest/run.sh
 
 conform: all
 	$(BUILD)/balun conform --driver $(DRIVER) --engine $(ENGINE)

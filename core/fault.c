@@ -535,6 +535,7 @@ int core_cpu_fault(struct balun_space *sp, uint64_t va, bool write)
 	struct balun_counts c = { 0 };
 	env_bits demand = { 0 };
 	struct core_work *w;
+	bool company;
 	int n, err;
 
 	if (core_thrash_hold(sp, block))
@@ -553,12 +554,14 @@ int core_cpu_fault(struct balun_space *sp, uint64_t va, bool write)
 	w->question.write = write;
 	w->question.streak = streak_of(sp, 0, va & ~(BALUN_PAGE_SIZE - 1));
 	ask(sp, w, n, block, 0);
+	company = env_bits_count(w->answer.fetch) > 1;
 	env_bit_set(demand, page);
 	env_bit_set(w->answer.fetch, page);
 	memcpy(mv.want, w->answer.fetch, sizeof(mv.want));
 	mv.demand = demand;
 	streak_note(sp, w, 0);
-	plan_ahead(sp, block, w->question.streak);
+	/* a policy that brings home nothing but what is touched wants nothing ahead either */
+	plan_ahead(sp, block, company ? w->question.streak : 0);
 	core_work_put(sp, w);
 
 	core_thrash_note(sp, block, false);

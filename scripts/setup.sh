@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: GPL-2.0-only OR MIT
 #
 # Install what a build needs and this machine lacks, by Debian package name, saying so.
-# Usage: scripts/setup.sh build|check|check-all|model     (silent when nothing is missing)
+# Usage: scripts/setup.sh build|check|check-all|check-hmm-selftest|model   (silent when nothing is missing)
 set -u
 cd "$(dirname "$0")/.." || exit 1
 goal=${1:-build}
@@ -29,6 +29,9 @@ if [ "$goal" != build ] && [ "$goal" != model ]; then
 	need_cmd mandoc mandoc
 	need_cmd nm binutils
 	need_cmd python3 python3
+fi
+if [ "$goal" = check-hmm-selftest ] || [ "$goal" = check-all ]; then
+	need_cmd xz xz-utils
 fi
 if [ "$goal" = check-all ]; then
 	need_cmd clang clang

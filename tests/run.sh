@@ -230,11 +230,13 @@ export BUILD slow=1
 abi
 functional
 suite mydriver 120 tests/cli/mydriver.sh
+suite hmm-smoke 60 tests/hmm-selftest/smoke.sh
 suite stress/fork 60 "$BUILD/tests/stress/fork_rounds" 200
 suite sim/20000 200 "$BUILD/tests/sim/sim_stress" --seed 1 --count 20000
 
 if [ $all -eq 1 ]; then
 	suite module-objects 300 scripts/module-objects.sh
+	suite hmm-selftest 1800 tests/hmm-selftest/run.sh
 	suite stress/fork 1200 "$BUILD/tests/stress/fork_rounds" 10000
 	suite stress/kill9 600 tests/stress/kill9.sh
 	suite sim/mutants 1200 tests/sim/mutants.sh

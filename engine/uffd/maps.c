@@ -259,6 +259,8 @@ static void look_entries(const uint64_t *entry, unsigned int n, uint8_t *ret_pag
 		ret_page[i] = e & (PAGEMAP_PRESENT | PAGEMAP_SWAPPED) ? MAPS_HERE : 0;
 		if (e & PAGEMAP_PRESENT && !(e & (PAGEMAP_FILE | PAGEMAP_EXCLUSIVE)))
 			ret_page[i] |= MAPS_SHARED;
+		if (e & PAGEMAP_FILE)
+			ret_page[i] |= MAPS_CACHE;
 	}
 }
 

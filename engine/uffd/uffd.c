@@ -274,7 +274,7 @@ static void split_holes(struct engine_run *r)
 }
 
 /* all that the kernel says of its pages; cut where the answer changes */
-static void describe_pages(struct engine_run *r)
+static void describe_pages(struct engine_run *r, bool shared_mapping)
 {
 	unsigned int n = r->len >> BALUN_PAGE_SHIFT, k = 1;
 	uint8_t page[BALUN_BLOCK_PAGES];
@@ -287,7 +287,8 @@ static void describe_pages(struct engine_run *r)
 	r->where = page[0] & MAPS_HERE ? ENGINE_SYSTEM : ENGINE_NONE;
 	r->zero = !!(page[0] & MAPS_ZERO);
 	r->huge = !!(page[0] & MAPS_HUGE);
-	r->shared = !!(page[0] & MAPS_SHARED);
+	/* a private mapping of a file shows the file's own page until it is written */
+	r->shared = page[0] & MAPS_SHARED || (page[0] & MAPS_CACHE && !shared_mapping);
 }
 
 /*
@@ -335,7 +336,7 @@ static void describe_memory(struct engine_run *r, bool watched, enum engine_deta
 		r->movable = 1;
 	}
 	if (r->where == ENGINE_SYSTEM && detail == DESCRIBE_ALL)
-		describe_pages(r);
+		describe_pages(r, v.shared);
 	else if (r->where == ENGINE_SYSTEM && r->movable && detail == DESCRIBE_PERM)
 		split_holes(r);
 }

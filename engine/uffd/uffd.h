@@ -79,9 +79,10 @@ bool maps_is_huge(uint64_t va);
 /* MAPS_* of each of n <= 512 pages: 0 or -errno */
 int maps_look(uint64_t va, unsigned int n, uint8_t *ret_page);
 #define MAPS_HERE   1
-#define MAPS_ZERO   2 /* the zero page (6.7; before, it looks like a shared one) */
-#define MAPS_HUGE   4 /* a part of a huge page that is mapped whole (6.7) */
-#define MAPS_SHARED 8 /* anonymous, and another process may map it too */
+#define MAPS_ZERO   2  /* the zero page (6.7; before, it looks like a shared one) */
+#define MAPS_HUGE   4  /* a part of a huge page that is mapped whole (6.7) */
+#define MAPS_SHARED 8  /* anonymous, and another process may map it too */
+#define MAPS_CACHE  16 /* a file's or of shared memory */
 
 /* ---- watch.c: sorted disjoint ranges; engine lock held ---- */
 struct watch_range {

@@ -263,7 +263,7 @@ BALUN_API int balun_advise(struct balun_space *space, const void *addr, size_t l
 #define BALUN_EXTENT_MIGRATING (1u << 5) /* in transit at the moment */
 #define BALUN_EXTENT_ZERO      (1u << 6) /* the zero page: read, and never written */
 #define BALUN_EXTENT_HUGE      (1u << 7) /* mapped by a 2 MiB page (or a larger one) */
-#define BALUN_EXTENT_SHARED    (1u << 8) /* somebody else (a forked child) may map the page too */
+#define BALUN_EXTENT_SHARED    (1u << 8) /* others (a forked child, a file) may map it too */
 #define BALUN_EXTENT_COHERENT  (1u << 9) /* on a device, and mapped by the CPU too */
 
 /**
