@@ -299,6 +299,8 @@ static void commit_out_run(struct uffd *u, struct transit *t, struct engine_batc
 				env_die("softpt_set_away", __FILE__, __LINE__);
 			softpt_clear_busy(u->pt, va, k * PAGE);
 			memset(b->status + i, PAGE_MOVED, k);
+			if (BLOCK_OF(va) != b->va) /* by mremap; core counts for the old block */
+				core_moved(u->space, b->dst, va, k * PAGE);
 			if (p->src_kind == BALUN_KIND_LOCAL && !p->moved && u->move &&
 			    u->device[p->src_dev].host_base)
 				frames_empty(u,

@@ -107,6 +107,21 @@ static void mremap_home(struct kit *k)
 	mremap_one_way(k, true);
 }
 
+/* what landed in another block than it was taken from can be evicted there */
+static void mremap_evict(struct kit *k)
+{
+	uint64_t to = kit_map(k, MOVING_LEN, KIT_RW), freed;
+	struct moving mv;
+
+	moving_start(k, &mv, false, 4);
+	CHECK_OK(k->mem->remap(k, mv.va, to, MOVING_LEN));
+	moving_end(&mv);
+	CHECK_EQ(kit_resident(k, to, MOVING_LEN, k->dev), MOVING_LEN / PAGE);
+	CHECK_OK(balun_evict(k->dev, MOVING_LEN, &freed));
+	CHECK_EQ(kit_mem_used(k->dev), 0);
+	kit_verify(k, to, MOVING_LEN, 4);
+}
+
 static void dontneed_one_way(struct kit *k, bool home)
 {
 	struct moving mv;
@@ -283,6 +298,7 @@ const struct kit_case cases_moving[] = {
 	{ "moving-new-mapping-home", new_mapping_home, "host=0", 0 },
 	{ "moving-mremap-to-device", mremap_to_device, "host=0", 0 },
 	{ "moving-mremap-home", mremap_home, "host=0", 0 },
+	{ "moving-mremap-evict", mremap_evict, "host=0", 0 },
 	{ "moving-dontneed-to-device", dontneed_to_device, "host=0", 0 },
 	{ "moving-dontneed-home", dontneed_home, "host=0", 0 },
 	{ "moving-mprotect-to-device", mprotect_to_device, "host=0", 0 },
