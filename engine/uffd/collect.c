@@ -412,7 +412,36 @@ static unsigned int copy_out_some(struct uffd *u, struct transit *t, struct engi
 	}
 	k = env_bits_next(inside, i, true);
 	n = ENV_MIN(n, k - i);
+	if (u->device[b->dst]
+		    .host_base) { /* watched: the device's copy must find its place there */
+		n = place_run(b, i, n);
+		if (!host_zero(u, b, i, n))
+			return 0;
+	}
 	return copy_out(u, t, b, i, n);
+}
+
+/*
+ * MOVE refuses read-only mappings, so a batch that has a page of one goes the copying way, all of
+ * it. What is watched of it can then be write-protected too: the program may make it writable while
+ * the copy is made. false: no such page, or it cannot be.
+ */
+static bool needs_copy(struct uffd *u, uint64_t va, uint64_t end)
+{
+	uint64_t at = va, until;
+	bool read_only = false;
+	struct vma v;
+
+	for (; at < end && !maps_query(at, &v) && v.start < end; at = v.end)
+		read_only |= v.read && !v.write && !v.shared && !v.file;
+	for (at = va; read_only && at < end; at = until) {
+		bool watched = watch_covers(&u->watch, at, &until);
+
+		until = ENV_MIN(until, end);
+		if (watched && uffd_register_protect(u, at, until))
+			return false;
+	}
+	return read_only;
 }
 
 /* ---- home ---- */
@@ -541,15 +570,19 @@ static int collect_home(struct uffd *u, struct transit *t, struct engine_batch *
 
 static int collect_out(struct uffd *u, struct transit *t, struct engine_batch *b)
 {
-	unsigned int i, n = env_bits_count(b->want);
-	bool huge;
+	unsigned int i, n = env_bits_count(b->want), first = env_bits_next(b->want, 0, true);
+	unsigned int last = BLOCK_PAGES;
+	bool huge, copy = !u->move;
 
-	if (!u->move && !t->bounce) {
+	while (!env_bit(b->want, last - 1))
+		last--;
+	copy |= u->move && !b->src && needs_copy(u, b->va + first * PAGE, b->va + last * PAGE);
+	if (copy && !t->bounce) {
 		t->bounce = env_pages_alloc(BLOCK);
 		if (!t->bounce)
 			return -ENOMEM;
 	}
-	if (u->move && !uffd_is_host(u, b->dst)) {
+	if (!copy && !uffd_is_host(u, b->dst)) {
 		huge = n == BLOCK_PAGES && maps_is_huge(b->va);
 		t->slot = frames_get_room(u, n, huge);
 		if (!t->slot)
@@ -557,7 +590,7 @@ static int collect_out(struct uffd *u, struct transit *t, struct engine_batch *b
 		t->base = t->slot->top;
 	}
 	for (i = env_bits_next(b->want, 0, true); i < BLOCK_PAGES;) {
-		n = u->move ? collect_some(u, t, b, i) : copy_out_some(u, t, b, i);
+		n = copy ? copy_out_some(u, t, b, i) : collect_some(u, t, b, i);
 		if (!n) {
 			uffd_yield_to_events(u);
 			continue;

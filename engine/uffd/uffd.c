@@ -330,7 +330,7 @@ static void describe_memory(struct engine_run *r, bool watched, enum engine_deta
 		bool object = maps_is_object(r->va, r->va + r->len, &until);
 
 		r->len = until - r->va;
-		r->movable = !object && !v.shared && !v.file && !v.special && v.write &&
+		r->movable = !object && !v.shared && !v.file && !v.special && v.read &&
 			     !env_owns(r->va, r->len);
 	} else {
 		r->movable = 1;

@@ -204,6 +204,8 @@ static inline struct uffd *uffd_here(void)
 void uffd_watch_range(struct uffd *u, uint64_t va, uint64_t len);
 void watch_raise(struct uffd *u, uint64_t end);
 int uffd_register(struct uffd *u, uint64_t start, uint64_t end);
+/* a watched range can be write-protected from now on, as the copying way needs it */
+int uffd_register_protect(struct uffd *u, uint64_t start, uint64_t end);
 void uffd_unregister(struct uffd *u, uint64_t start, uint64_t end);
 
 /* frames.c */

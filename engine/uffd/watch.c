@@ -128,14 +128,24 @@ int watch_move(struct watch *w, uint64_t from, uint64_t to, uint64_t len)
 	return 0;
 }
 
-int uffd_register(struct uffd *u, uint64_t start, uint64_t end)
+static int register_mode(struct uffd *u, uint64_t start, uint64_t end, uint64_t mode)
 {
-	struct uffdio_register r = {
-		.range = { .start = start, .len = end - start },
-		.mode = UFFDIO_REGISTER_MODE_MISSING | (u->move ? 0 : UFFDIO_REGISTER_MODE_WP),
-	};
+	struct uffdio_register r = { .range = { .start = start, .len = end - start },
+				     .mode = mode };
 
 	return ioctl(u->caps.fd, UFFDIO_REGISTER, &r) ? -errno : 0;
+}
+
+int uffd_register(struct uffd *u, uint64_t start, uint64_t end)
+{
+	return register_mode(u, start, end,
+			     UFFDIO_REGISTER_MODE_MISSING |
+				     (u->move ? 0 : UFFDIO_REGISTER_MODE_WP));
+}
+
+int uffd_register_protect(struct uffd *u, uint64_t start, uint64_t end)
+{
+	return register_mode(u, start, end, UFFDIO_REGISTER_MODE_MISSING | UFFDIO_REGISTER_MODE_WP);
 }
 
 void uffd_unregister(struct uffd *u, uint64_t start, uint64_t end)
