@@ -3,9 +3,9 @@
  * DOC: dmirror - the device that the kernel tests its HMM with
  *
  * It has memory, page tables, and no processor: what it is told to do (dmirror.h), it does on the
- * caller's thread. Its memory is host memory; with coherent=1 CPUs address it too. Reads and
- * writes go through its page table page by page: what is in its own memory under its lock, so that
- * unmap() waits for them; what is used in place through the bus, without.
+ * caller's thread. Its memory is host memory; with coherent=1 CPUs address it too. Accesses go
+ * through its page table by page: to its own memory under its lock, so that unmap() waits for them;
+ * to what is used in place through the bus, without.
  */
 #include "balun/dmirror.h"
 #include "balun/driver.h"
@@ -26,7 +26,6 @@ struct entry {
 
 struct dmirror {
 	struct balun_device *dev;
-	unsigned int fork_gen;
 	uint64_t bytes;
 	void *alloc; /* a block more than that, so that base can be aligned */
 	char *base;
@@ -246,14 +245,17 @@ int balun_dmirror(struct balun_device *dev, struct balun_dmirror_cmd *cmd)
 {
 	struct balun_device_info info = { .size = sizeof(info) };
 	struct run r = { .cmd = cmd };
+	int err;
 
 	r.d = dev ? balun_device_priv(dev, &balun_dmirror_driver) : NULL;
 	if (!r.d || cmd->size != sizeof(*cmd) || !cmd->len || cmd->addr % PAGE || cmd->len % PAGE ||
 	    cmd->addr + cmd->len < cmd->addr || balun_device_info(dev, &info))
 		return -EINVAL;
-	if (r.d->fork_gen != env_fork_gen())
-		return -ECHILD;
 	r.space = balun_device_space(dev);
+	/* else an munmap() before could still take entries of what is mapped there now */
+	err = balun_fence(r.space);
+	if (err)
+		return err;
 	r.id = info.id;
 	cmd->bytes = cmd->faults = 0;
 	switch (cmd->op) {
@@ -302,7 +304,6 @@ static int dmirror_open(struct balun_device *dev, const struct balun_options *op
 		return -ENOMEM;
 	}
 	d->dev = dev;
-	d->fork_gen = env_fork_gen();
 	d->bytes = bytes;
 	d->base = (char *)(((uintptr_t)d->alloc + BLOCK - 1) & ~(BLOCK - 1));
 	env_mutex_init(&d->lock);
@@ -360,7 +361,6 @@ static void dmirror_close(void *priv)
 	balun_mem_free(d, sizeof(*d));
 }
 
-/* done when this returns */
 static int dmirror_copy(void *priv, const struct balun_copy *op, size_t n, uint64_t *ret_cookie)
 {
 	struct dmirror *d = priv;
