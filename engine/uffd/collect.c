@@ -312,13 +312,17 @@ static unsigned int present_run(struct uffd *u, struct transit *t, struct engine
 		return n;
 	}
 	memset(inside, 0, sizeof(inside));
+	uffd_look_begin(u);
 	uffd_inside_bits(u, b->va, inside);
 	if (env_bit(inside, i)) {
 		b->status[i] = PAGE_BUSY;
-		return 1;
+		n = 1;
+	} else {
+		k = env_bits_next(inside, i, true);
+		n = move_out(u, t, b, i, ENV_MIN(n, k - i));
 	}
-	k = env_bits_next(inside, i, true);
-	return move_out(u, t, b, i, ENV_MIN(n, k - i));
+	uffd_look_end(u);
+	return n;
 }
 
 /* ---- the copying way, for kernels without MOVE ---- */
@@ -338,12 +342,15 @@ static unsigned int copy_out(struct uffd *u, struct transit *t, struct engine_ba
 					 .mode = UFFDIO_WRITEPROTECT_MODE_WP };
 	unsigned int k, end, nevents;
 	env_bits present;
+	int err;
 
 	ENV_STOP("collect-looked");
 	/* as with MOVE, this is what refuses while an event is pending: only then is the look right
 	 */
-	if (ioctl(u->caps.fd, UFFDIO_WRITEPROTECT, &p)) {
-		if (errno == EAGAIN)
+	err = ioctl(u->caps.fd, UFFDIO_WRITEPROTECT, &p) ? errno : 0;
+	uffd_look_end(u);
+	if (err) {
+		if (err == EAGAIN)
 			return 0;
 		memset(b->status + i, PAGE_UNMOVABLE, n);
 		return n;
@@ -405,8 +412,10 @@ static unsigned int copy_out_some(struct uffd *u, struct transit *t, struct engi
 		return collect_some(u, t, b, i);
 	n = ENV_MIN(r.len, until - va) >> BALUN_PAGE_SHIFT;
 	memset(inside, 0, sizeof(inside));
+	uffd_look_begin(u);
 	uffd_inside_bits(u, b->va, inside);
 	if (env_bit(inside, i) || uffd_is_changing(u, va, va + n * PAGE)) {
+		uffd_look_end(u);
 		b->status[i] = PAGE_BUSY;
 		return 1;
 	}

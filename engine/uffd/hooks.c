@@ -50,15 +50,17 @@ static bool must_wait(const struct uffd *u, enum hook_call call)
 /* false: no space, or a call of Balun itself: just do it */
 static bool hook_begin(struct hook *h, enum hook_call call, uint64_t addr, uint64_t len)
 {
-	struct uffd *u = uffd_here();
+	struct uffd *u;
 
-	if (!u || !len || addr % PAGE || addr + len < addr || addr + len > 1ULL << SOFTPT_VA_BITS ||
-	    env_owns((uintptr_t)__builtin_frame_address(0), 1) || env_owns(addr, len))
+	if (!uffd_here() || !len || addr % PAGE || addr + len < addr ||
+	    addr + len > 1ULL << SOFTPT_VA_BITS || env_owns(addr, len))
+		return false;
+	u = uffd_enter_here(h->cookie);
+	if (!u)
 		return false;
 	len = (len + PAGE - 1) & ~(PAGE - 1);
 	h->u = u;
 	h->call = call;
-	uffd_enter(u, h->cookie);
 	h->c.start = addr;
 	h->c.end = addr + len;
 	h->c.hooked = true;

@@ -6,9 +6,16 @@
  * never touched are made present before any lock is held. Its signals wait: a handler could touch
  * anything.
  *
- * Publishing and taking are ordered by u->lock: a collect that took it before saw no slot, and what
- * it took is brought home by the touch; one that takes it after sees the slot.
+ * A collect looks at the slots and takes pages on the strength of that; in between u->looks is odd.
+ * Who has published waits until a look that had begun before is over, so what that one took is
+ * brought home by the touch, and later ones see the slot. Not by waiting for u->lock: the stack may
+ * be on its way just then, and who gets the lock would fault on it with the lock held.
+ *
+ * The slots are not a space's. A hook finds the space that there is, publishes its slot and looks
+ * once more: either it sees that the space has ended, or the end sees the slot and waits.
  */
+#include <linux/futex.h>
+#include <limits.h>
 #include <signal.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -22,8 +29,24 @@
 #define TLS_BELOW   (8UL << 10)
 #define TLS_ABOVE   (4UL << 10)
 
+#define INSIDE_SLOTS 128
+
+/*
+ * @who: the page of the stack pointer and the fork generation; 0, or of another generation (threads
+ * that the child of a fork does not have): the slot is free
+ */
+static struct inside {
+	uint64_t who, tp;
+} inside[INSIDE_SLOTS];
+static unsigned int inside_high;
+
+#define WHO_GEN(gen)	 ((uint64_t)(gen)&0xffff)
+#define WHO(sp, gen)	 ((sp) / PAGE << 16 | WHO_GEN(gen))
+#define WHO_SP(who)	 (((who) >> 16) * PAGE)
+#define WHO_IS(who, gen) ((who) && ((who)&0xffff) == WHO_GEN(gen))
+
 struct cookie {
-	uint64_t mask;
+	uint64_t mask, who;
 	int slot; /* -1: a thread of Balun, nothing to do */
 };
 
@@ -34,29 +57,94 @@ static void block_signals(uint64_t *ret_old)
 	syscall(SYS_rt_sigprocmask, SIG_BLOCK, &all, ret_old, sizeof(all));
 }
 
-static int slot_take(struct uffd *u, uint64_t sp, uint64_t tp)
+static void slot_take(struct cookie *c, uint64_t sp, uint64_t tp)
 {
-	unsigned int i, high;
+	unsigned int i, high, gen = env_fork_gen();
 
+	c->who = WHO(sp, gen);
 	for (;;) {
 		for (i = 0; i < INSIDE_SLOTS; i++) {
-			uint64_t none = 0;
+			uint64_t was = env_load_relaxed(&inside[i].who);
 
-			if (env_load_relaxed(&u->inside[i].sp))
-				continue;
-			if (!__atomic_compare_exchange_n(&u->inside[i].sp, &none, sp, false,
+			if (WHO_IS(was, gen) ||
+			    !__atomic_compare_exchange_n(&inside[i].who, &was, c->who, false,
 							 __ATOMIC_SEQ_CST, __ATOMIC_RELAXED))
 				continue;
-			__atomic_store_n(&u->inside[i].tp, tp, __ATOMIC_SEQ_CST);
-			high = env_load(&u->inside_high);
+			__atomic_store_n(&inside[i].tp, tp, __ATOMIC_SEQ_CST);
+			high = env_load(&inside_high);
 			while (high <= i &&
-			       !__atomic_compare_exchange_n(&u->inside_high, &high, i + 1, false,
+			       !__atomic_compare_exchange_n(&inside_high, &high, i + 1, false,
 							    __ATOMIC_SEQ_CST, __ATOMIC_RELAXED))
 				;
-			return i;
+			c->slot = i;
+			return;
 		}
 		env_yield(); /* more threads inside than slots: one leaves soon */
 	}
+}
+
+static void slot_free(struct cookie *c)
+{
+	uint64_t was = c->who;
+
+	/* in the child of a fork somebody else may have it by now */
+	__atomic_compare_exchange_n(&inside[c->slot].who, &was, 0, false, __ATOMIC_SEQ_CST,
+				    __ATOMIC_RELAXED);
+}
+
+void uffd_inside_wait(void)
+{
+	unsigned int i, gen = env_fork_gen();
+
+	for (i = 0; i < INSIDE_SLOTS; i++)
+		while (WHO_IS(__atomic_load_n(&inside[i].who, __ATOMIC_SEQ_CST), gen))
+			env_yield();
+}
+
+/* ---- looks ---- */
+
+void uffd_look_begin(struct uffd *u)
+{
+	env_assert_held(&u->lock);
+	__atomic_fetch_add(&u->looks, 1, __ATOMIC_SEQ_CST);
+}
+
+void uffd_look_end(struct uffd *u)
+{
+	__atomic_fetch_add(&u->looks, 1, __ATOMIC_SEQ_CST);
+	if (__atomic_load_n(&u->look_waiters, __ATOMIC_SEQ_CST))
+		syscall(SYS_futex, &u->looks, FUTEX_WAKE_PRIVATE, INT_MAX, NULL, NULL, 0);
+}
+
+static void wait_for_look(struct uffd *u)
+{
+	uint32_t seen = __atomic_load_n(&u->looks, __ATOMIC_SEQ_CST);
+
+	if (!(seen & 1))
+		return;
+	__atomic_fetch_add(&u->look_waiters, 1, __ATOMIC_SEQ_CST);
+	while (__atomic_load_n(&u->looks, __ATOMIC_SEQ_CST) == seen)
+		syscall(SYS_futex, &u->looks, FUTEX_WAIT_PRIVATE, seen, NULL, NULL, 0);
+	__atomic_fetch_sub(&u->look_waiters, 1, __ATOMIC_SEQ_CST);
+}
+
+/* ---- touches ---- */
+
+/*
+ * What it takes to get a lock: this frame, what it calls, and libc's part of the thread block.
+ * Written to: on the copying way a page that is about to leave can be read.
+ */
+static __attribute__((noinline)) void touch_self(void)
+{
+	char *block = (char *)pthread_self();
+	char below[PAGE * 3 / 4];
+
+	below[0] = 0;
+	__asm__ volatile("" : : "r"(below) : "memory");
+	__atomic_fetch_or(block, 0, __ATOMIC_RELAXED);
+#ifdef __GLIBC__
+	__atomic_fetch_or(block + 1024, 0, __ATOMIC_RELAXED);
+#endif
 }
 
 /*
@@ -66,6 +154,7 @@ static int slot_take(struct uffd *u, uint64_t sp, uint64_t tp)
  */
 static void touch(struct uffd *u, uint64_t start, uint64_t end)
 {
+	struct softpt_run busy;
 	uint64_t until;
 
 	start &= ~(PAGE - 1);
@@ -76,39 +165,73 @@ static void touch(struct uffd *u, uint64_t start, uint64_t end)
 
 		env_mutex_lock(&u->lock);
 		watched = watch_covers(&u->watch, start, &until);
-		env_mutex_unlock(&u->lock);
 		until = ENV_MIN(until, end);
+		/* there a read would not wait, and then the page leaves */
+		while (!u->move && watched && softpt_next_busy(u->pt, start, until, &busy))
+			env_cond_wait(&u->idle, &u->lock, ENV_FOREVER);
+		env_mutex_unlock(&u->lock);
 		for (; watched && start < until; start += PAGE)
 			(void)*(volatile char *)(uintptr_t)start;
 		start = until;
 	}
 }
 
-void uffd_enter(void *e, void *cookie)
+/* false: a thread of Balun */
+static bool publish(struct cookie *c, uint64_t sp)
 {
-	struct cookie *c = cookie;
-	struct uffd *u = e;
-	uint64_t sp = (uintptr_t)__builtin_frame_address(0);
+	c->slot = -1;
+	if (env_owns(sp, 1))
+		return false;
+	block_signals(&c->mask);
+	slot_take(c, sp, (uintptr_t)__builtin_thread_pointer());
+	return true;
+}
+
+static void make_present(struct uffd *u, uint64_t sp)
+{
 	uint64_t tp = (uintptr_t)__builtin_thread_pointer();
 
-	if (env_owns(sp, 1)) {
-		c->slot = -1;
-		return;
-	}
-	block_signals(&c->mask);
-	c->slot = slot_take(u, sp, tp);
+	wait_for_look(u);
+	touch_self();
 	touch(u, sp - STACK_BELOW, sp + STACK_ABOVE);
 	touch(u, tp - TLS_BELOW, tp + TLS_ABOVE);
+}
+
+void uffd_enter(void *e, void *cookie)
+{
+	uint64_t sp = (uintptr_t)__builtin_frame_address(0);
+
+	if (publish(cookie, sp))
+		make_present(e, sp);
+}
+
+struct uffd *uffd_enter_here(void *cookie)
+{
+	uint64_t sp = (uintptr_t)__builtin_frame_address(0);
+	struct uffd *u;
+
+	/* most threads of most programs come by when there is no space, or from inside Balun */
+	if (!uffd_here() || env_owns(sp, 1))
+		return NULL;
+	ENV_STOP("enter-looked");
+	publish(cookie, sp);
+	u = uffd_here();
+	if (!u) {
+		uffd_leave(NULL, cookie);
+		return NULL;
+	}
+	make_present(u, sp);
+	return u;
 }
 
 void uffd_leave(void *e, void *cookie)
 {
 	struct cookie *c = cookie;
-	struct uffd *u = e;
 
+	(void)e;
 	if (c->slot < 0)
 		return;
-	env_store(&u->inside[c->slot].sp, 0);
+	slot_free(c);
 	syscall(SYS_rt_sigprocmask, SIG_SETMASK, &c->mask, NULL, sizeof(c->mask));
 }
 
@@ -123,15 +246,18 @@ static void add_bits(uint64_t block, uint64_t start, uint64_t end, uint64_t *bit
 
 void uffd_inside_bits(struct uffd *u, uint64_t block, uint64_t *ret_bits)
 {
-	unsigned int i, n = env_load(&u->inside_high);
+	unsigned int i, gen = env_fork_gen();
+	unsigned int n = __atomic_load_n(&inside_high, __ATOMIC_SEQ_CST);
 
 	env_assert_held(&u->lock);
 	for (i = 0; i < n; i++) {
-		uint64_t sp = env_load(&u->inside[i].sp), tp = env_load(&u->inside[i].tp);
+		uint64_t who = __atomic_load_n(&inside[i].who, __ATOMIC_SEQ_CST), tp;
 
-		if (!sp)
+		if (!WHO_IS(who, gen))
 			continue;
-		add_bits(block, sp - STACK_BELOW, sp + STACK_ABOVE, ret_bits);
+		tp = __atomic_load_n(&inside[i].tp, __ATOMIC_SEQ_CST);
+		add_bits(block, WHO_SP(who) - STACK_BELOW, WHO_SP(who) + PAGE + STACK_ABOVE,
+			 ret_bits);
 		add_bits(block, tp - TLS_BELOW, tp + TLS_ABOVE, ret_bits);
 	}
 }

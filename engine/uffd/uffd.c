@@ -94,6 +94,13 @@ free:
 
 /* ---- life ---- */
 
+/* a hook that is inside now is waited for; who comes later finds no space */
+static void unpublish(void)
+{
+	__atomic_store_n(&uffd_current, NULL, __ATOMIC_SEQ_CST);
+	uffd_inside_wait();
+}
+
 static int attach(struct balun_space *sp, void **ret_e)
 {
 	struct uffd *u, *none = uffd_here() ? NULL : env_load(&uffd_current);
@@ -143,7 +150,7 @@ static int attach(struct balun_space *sp, void **ret_e)
 	return 0;
 err_maps:
 	maps_close();
-	env_store(&uffd_current, NULL);
+	unpublish();
 err_pt:
 	softpt_destroy(u->pt);
 err_close:
@@ -185,7 +192,7 @@ static void free_lists(struct uffd *u)
 
 /*
  * Everything is home. What is registered is let go of first, so that no fault and no fork needs the
- * reader when it stops; a hook that is inside now is waited for.
+ * reader when it stops.
  */
 static void uffd_detach(void *e)
 {
@@ -193,10 +200,7 @@ static void uffd_detach(void *e)
 	unsigned int i;
 
 	env_word_lock(&uffd_life);
-	env_store(&uffd_current, NULL);
-	for (i = 0; i < INSIDE_SLOTS; i++)
-		while (env_load(&u->inside[i].sp))
-			sched_yield();
+	unpublish();
 	env_mutex_lock(&u->lock);
 	for (i = 0; i < u->watch.n; i++)
 		uffd_unregister(u, u->watch.r[i].start, u->watch.r[i].end);

@@ -141,12 +141,6 @@ struct changing {
 	int cleared[64], ncleared;
 };
 
-/* a thread inside Balun: pages that must stay; slot is free if sp == 0 */
-struct inside {
-	uint64_t sp, tp;
-};
-#define INSIDE_SLOTS 128
-
 struct uffd {
 	struct balun_space *space;
 	unsigned int fork_gen; /* of the process that it serves */
@@ -180,8 +174,8 @@ struct uffd {
 	uint64_t installed_va, installed_len; /* by the last commit on the reader */
 	void *reader_tp;
 	uint64_t watch_high; /* no watched range ends above; grows only */
-	struct inside inside[INSIDE_SLOTS];
-	unsigned int inside_high;
+	/* odd while pages are taken on the strength of a look at who is inside (inside.c) */
+	uint32_t looks, look_waiters;
 };
 
 /* the context of this process, or, in a child of it, still the parent's; NULL: none */
@@ -192,10 +186,11 @@ extern struct uffd *uffd_current;
  * malloc()'s locks meanwhile, which starting and joining the reader needs.
  */
 extern uint32_t uffd_life;
-/* for hooks and fork handlers: NULL in a child, also of a bare clone() */
+/* NULL in a child, also of a bare clone(). Who holds neither uffd_life nor a slot
+ * (uffd_enter_here()) may only ask whether there is one: another thread can end it any time. */
 static inline struct uffd *uffd_here(void)
 {
-	struct uffd *u = env_load(&uffd_current);
+	struct uffd *u = __atomic_load_n(&uffd_current, __ATOMIC_SEQ_CST);
 
 	return u && u->fork_gen == env_fork_gen() ? u : NULL;
 }
@@ -275,6 +270,13 @@ bool uffd_on_reader(const struct uffd *u);
 /* inside.c */
 void uffd_enter(void *e, void *cookie);
 void uffd_leave(void *e, void *cookie);
+/* enters the space of this process; NULL: there is none, or this is a thread of Balun */
+struct uffd *uffd_enter_here(void *cookie);
+/* uffd_current was cleared: until no thread is inside */
+void uffd_inside_wait(void);
+/* lock held, from before uffd_inside_bits() until what is taken on its word has been taken */
+void uffd_look_begin(struct uffd *u);
+void uffd_look_end(struct uffd *u);
 /* lock held: bits of the block's pages that hold a stack or thread block in use */
 void uffd_inside_bits(struct uffd *u, uint64_t block, uint64_t *ret_bits);
 

@@ -120,10 +120,12 @@ struct cell {
 struct cell *cell_add(void (*fn)(struct kit *k, const struct cell *c), unsigned int ways,
 		      const char *fmt, ...) __attribute__((format(printf, 3, 4)));
 
-extern unsigned int way; /* of this process */
+extern unsigned int way;    /* of this process */
+extern const char *way_dev; /* and its device */
 
 void matrix_cells(void);
 void reader_cells(void);
 void huge_cells(void);
+void thread_cells(void);
 
 #endif

@@ -30,6 +30,7 @@ static const struct {
 };
 
 unsigned int way;
+const char *way_dev;
 
 static struct cell cells[MAX_CELLS];
 static unsigned int ncells, passed, failed, skipped;
@@ -76,6 +77,7 @@ static void child_main(unsigned int w, const char *pattern)
 
 	setenv("BALUN_UFFD_COPY", ways[w].copy, 1);
 	way = ways[w].bit;
+	way_dev = ways[w].dev;
 	k.next_va = KIT_TSAN ? 0x4000000000ULL : 0x200000000000ULL;
 	CHECK_OK(balun_driver_register(&probe_driver));
 	CHECK_OK(kit_open_space(&k));
@@ -198,6 +200,7 @@ int main(int argc, char **argv)
 	matrix_cells();
 	reader_cells();
 	huge_cells();
+	thread_cells();
 	for (w = 0; w < sizeof(ways) / sizeof(ways[0]); w++) {
 		if (ways[w].bit != WAY_COPY && strstr(info.features, "-MOVE")) {
 			printf("SKIP %s: this kernel has no UFFDIO_MOVE\n", ways[w].name);
