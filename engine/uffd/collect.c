@@ -411,10 +411,14 @@ static unsigned int copy_out_some(struct uffd *u, struct transit *t, struct engi
 	if (r.busy || r.away || b->src || !watch_covers(&u->watch, va, &until))
 		return collect_some(u, t, b, i);
 	n = ENV_MIN(r.len, until - va) >> BALUN_PAGE_SHIFT;
+	if (uffd_is_changing(u, va, va + n * PAGE)) {
+		b->status[i] = PAGE_BUSY;
+		return 1;
+	}
 	memset(inside, 0, sizeof(inside));
-	uffd_look_begin(u);
+	uffd_look_begin(u); /* copy_out() ends it */
 	uffd_inside_bits(u, b->va, inside);
-	if (env_bit(inside, i) || uffd_is_changing(u, va, va + n * PAGE)) {
+	if (env_bit(inside, i)) {
 		uffd_look_end(u);
 		b->status[i] = PAGE_BUSY;
 		return 1;
@@ -424,8 +428,10 @@ static unsigned int copy_out_some(struct uffd *u, struct transit *t, struct engi
 	if (u->device[b->dst]
 		    .host_base) { /* watched: the device's copy must find its place there */
 		n = place_run(b, i, n);
-		if (!host_zero(u, b, i, n))
+		if (!host_zero(u, b, i, n)) {
+			uffd_look_end(u);
 			return 0;
+		}
 	}
 	return copy_out(u, t, b, i, n);
 }

@@ -166,8 +166,8 @@ static void touch(struct uffd *u, uint64_t start, uint64_t end)
 		env_mutex_lock(&u->lock);
 		watched = watch_covers(&u->watch, start, &until);
 		until = ENV_MIN(until, end);
-		/* there a read would not wait, and then the page leaves */
-		while (!u->move && watched && softpt_next_busy(u->pt, start, until, &busy))
+		/* on the copying way a read would not wait, and then the page leaves */
+		while (watched && softpt_next_busy(u->pt, start, until, &busy))
 			env_cond_wait(&u->idle, &u->lock, ENV_FOREVER);
 		env_mutex_unlock(&u->lock);
 		for (; watched && start < until; start += PAGE)
