@@ -178,7 +178,7 @@ static unsigned int move_out(struct uffd *u, struct transit *t, struct engine_ba
 			     unsigned int i, unsigned int n)
 {
 	bool host = uffd_is_host(u, b->dst);
-	uint64_t dst, done;
+	uint64_t va = b->va + i * PAGE, dst, done;
 	unsigned int k;
 	int err;
 
@@ -188,7 +188,7 @@ static unsigned int move_out(struct uffd *u, struct transit *t, struct engine_ba
 		return 0;
 	dst = move_target(u, t, b, i);
 	ENV_STOP("collect-looked");
-	err = uffd_move(u, dst, b->va + i * PAGE, n * PAGE, &done);
+	err = uffd_move(u, dst, va, n * PAGE, &done);
 	k = done >> BALUN_PAGE_SHIFT;
 	if (k && host) {
 		taken_run(u, b, i, k, BALUN_KIND_SYSTEM, dst, true);
@@ -214,7 +214,11 @@ static unsigned int move_out(struct uffd *u, struct transit *t, struct engine_ba
 	case -EBUSY:
 		b->status[i] = PAGE_BUSY;
 		return 1;
-	default: /* a mapping that does not match: read-only, mlocked */
+	case -EINVAL: /* a mapping that does not match: read-only, mlocked */
+		n = (maps_end(va, va + n * PAGE) - va) >> BALUN_PAGE_SHIFT;
+		memset(b->status + i, PAGE_UNMOVABLE, n);
+		return n;
+	default:
 		b->status[i] = PAGE_UNMOVABLE;
 		return 1;
 	}

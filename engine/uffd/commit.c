@@ -85,15 +85,25 @@ static int own_remove_slot(const struct uffd *u)
 	return -1;
 }
 
-/* lock held, let go of meanwhile: the call waits for the reader, who is told what to expect */
-static void zap(struct uffd *u, int slot, uint64_t va, uint64_t len)
+/* also what is locked into memory, where the kernel can (5.18) */
+static bool discard_pages(uint64_t va, uint64_t len)
 {
+	return !syscall(SYS_madvise, va, len, MADV_DONTNEED_LOCKED) ||
+	       (errno == EINVAL && !syscall(SYS_madvise, va, len, MADV_DONTNEED));
+}
+
+/* lock held, let go of meanwhile: the call waits for the reader, who is told what to expect.
+ * false: some pages may be left */
+static bool zap(struct uffd *u, int slot, uint64_t va, uint64_t len)
+{
+	bool done;
+
 	u->own_remove[slot].start = va;
 	u->own_remove[slot].end = va + len;
 	memset(u->own_remove[slot].seen, 0, sizeof(u->own_remove[slot].seen));
 	env_mutex_unlock(&u->lock);
 	ENV_STOP("discard-begun");
-	syscall(SYS_madvise, va, len, MADV_DONTNEED);
+	done = discard_pages(va, len);
 	ENV_STOP("discard-done");
 	env_mutex_lock(&u->lock);
 	/* The reader lets go of the lock in the middle of an event that is partly ours: it must not
@@ -102,6 +112,24 @@ static void zap(struct uffd *u, int slot, uint64_t va, uint64_t len)
 		env_cond_wait(&u->idle, &u->lock, ENV_FOREVER);
 	u->own_remove[slot].end = 0;
 	env_cond_wake(&u->idle);
+	return done;
+}
+
+/*
+ * The kernel would not discard all of it (locked into memory, and an older kernel): what is still
+ * in the program's memory has not left, and is put back by commit. It is write-protected, so what
+ * was copied of it is what it holds.
+ */
+static void keep_left(struct engine_batch *b, unsigned int i, unsigned int n, uint64_t va)
+{
+	env_bits present;
+	unsigned int k;
+
+	if (maps_present(va, n, present))
+		return;
+	for (k = 0; k < n; k++)
+		if (env_bit(present, k))
+			b->status[i + k] = PAGE_BUSY;
 }
 
 /*
@@ -111,7 +139,7 @@ static void zap(struct uffd *u, int slot, uint64_t va, uint64_t len)
  * Limit, kernels without MOVE only: memory that another thread unmaps by a call that is not hooked
  * and maps anew in this very moment is not told apart from the old.
  */
-static unsigned int zap_run(struct uffd *u, const struct transit *t, const struct engine_batch *b,
+static unsigned int zap_run(struct uffd *u, const struct transit *t, struct engine_batch *b,
 			    unsigned int i, unsigned int n)
 {
 	uint64_t va, now;
@@ -128,7 +156,8 @@ static unsigned int zap_run(struct uffd *u, const struct transit *t, const struc
 			env_cond_wait(&u->idle, &u->lock, ENV_FOREVER);
 			continue;
 		}
-		zap(u, slot, va, k * PAGE);
+		if (!zap(u, slot, va, k * PAGE))
+			keep_left(b, i, k, va);
 		n = locate_run(t, b, i, k, &now, &gone);
 		if (gone || now == va)
 			return ENV_MIN(n, k);

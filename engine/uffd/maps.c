@@ -143,6 +143,13 @@ int maps_query(uint64_t va, struct vma *ret)
 	return err == -ENOTTY || err == -EINVAL ? query_text(va, ret) : err;
 }
 
+uint64_t maps_end(uint64_t va, uint64_t end)
+{
+	struct vma v;
+
+	return maps_query(va, &v) || v.start > va ? end : ENV_MIN(end, v.end);
+}
+
 /* ---- loaded objects ---- */
 
 #define OBJECT_SEGMENTS 1024

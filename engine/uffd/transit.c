@@ -8,23 +8,39 @@
 
 #include "engine/uffd/uffd.h"
 
+/* MOVE wants all of a range in one mapping on either side: how much of it is. Mappings are cut
+ * where protection changes, also by calls without an event */
+static uint64_t one_mapping(const struct uffdio_move *m)
+{
+	uint64_t src = maps_end(m->src, m->src + m->len) - m->src;
+	uint64_t dst = maps_end(m->dst, m->dst + m->len) - m->dst;
+
+	return ENV_MIN(src, dst);
+}
+
 int uffd_move(struct uffd *u, uint64_t dst, uint64_t src, uint64_t len, uint64_t *ret_done)
 {
-	struct uffdio_move m = { .dst = dst, .src = src, .len = len };
+	uint64_t limit = len, cut;
+	int err;
 
 	*ret_done = 0;
 	while (*ret_done < len) {
-		m.dst = dst + *ret_done;
-		m.src = src + *ret_done;
-		m.len = len - *ret_done;
-		m.move = 0;
+		struct uffdio_move m = { .dst = dst + *ret_done,
+					 .src = src + *ret_done,
+					 .len = ENV_MIN(len - *ret_done, limit) };
+
 		if (!ioctl(u->caps.fd, UFFDIO_MOVE, &m)) {
-			*ret_done = len;
-			break;
+			*ret_done += m.len;
+			limit = len;
+			continue;
 		}
-		if (m.move <= 0)
-			return -errno;
-		*ret_done += m.move;
+		err = -errno;
+		if (m.move > 0)
+			*ret_done += m.move;
+		else if (err == -EINVAL && (cut = one_mapping(&m)) < m.len)
+			limit = cut;
+		else
+			return err;
 	}
 	return 0;
 }

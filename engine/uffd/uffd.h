@@ -64,6 +64,8 @@ int maps_open(void); /* before the others, by the one space of the process; 0 or
 void maps_close(void);
 /* the mapping that covers @va, or the next one above it: 0; -ENOENT none */
 int maps_query(uint64_t va, struct vma *ret);
+/* the end of the mapping that covers @va, or @end if that is nearer (or nothing covers it) */
+uint64_t maps_end(uint64_t va, uint64_t end);
 /* one line of /proc/PID/maps: "start-end perms offset dev inode  name"; false: it is none */
 bool maps_parse_line(const char *s, struct vma *v);
 /* the first mapping that ends above @va in text that comes piece by piece: 0; -ENOENT none */

@@ -292,6 +292,30 @@ static void program_data(struct kit *k)
 	CHECK_EQ(cpu_read64(k, (uintptr_t)&variable), 42);
 }
 
+/* locked and read-only parts keep nothing of the rest from migrating, and nothing is lost */
+static void parts_locked(struct kit *k)
+{
+	uint64_t len = 256 * PAGE, va = kit_filled(k, len, 21), i;
+
+	if (mlock((void *)(va + 128 * PAGE), 32 * PAGE))
+		kit_skip("mlock: %s", strerror(errno));
+	for (i = 0; i < 3; i++) {
+		kit_migrate(k, va, len, k->dev);
+		CHECK_EQ(kit_resident(k, va, 128 * PAGE, k->dev), 128);
+		CHECK_EQ(kit_resident(k, va + 160 * PAGE, 96 * PAGE, k->dev), 96);
+		dev_verify(k->dev, va, len, 21 + i);
+		dev_fill(k->dev, va, len, 22 + i);
+		kit_verify(k, va, len, 22 + i);
+	}
+	CHECK_OK(k->mem->protect(k, va + 200 * PAGE, 16 * PAGE, KIT_READ));
+	kit_migrate(k, va, len, k->dev);
+	CHECK_EQ(kit_resident(k, va + 160 * PAGE, 96 * PAGE, k->dev), 96);
+	CHECK_OK(kit_close(k, k->dev));
+	k->dev = NULL;
+	kit_verify(k, va, len, 24);
+	CHECK_OK(k->mem->protect(k, va + 200 * PAGE, 16 * PAGE, KIT_RW));
+}
+
 /* the engine may be refused the faults of the kernel itself (vm.unprivileged_userfaultfd) */
 static void needs_kernel_faults(void)
 {
@@ -403,6 +427,7 @@ const struct kit_case cases_memory[] = {
 	{ "memory-huge-pages", huge, NULL, KIT_UFFD },
 	{ "memory-program-text", program_text, NULL, KIT_UFFD },
 	{ "memory-program-data", program_data, NULL, KIT_UFFD },
+	{ "memory-parts-locked", parts_locked, NULL, KIT_UFFD },
 	{ "memory-syscalls", syscalls, NULL, KIT_UFFD },
 	{ "memory-futex", futex, NULL, KIT_UFFD },
 	{ "memory-advised", advised, NULL, KIT_UFFD },
