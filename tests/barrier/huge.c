@@ -312,11 +312,8 @@ void huge_cells(void)
 
 	for (call = calls; call->name; call++)
 		for (i = 0; worth_it(call) && i < STATES; i++) {
-			/* locked parts of a coherent block: right, but 20 s of single faults */
-			bool slow = call->effect == LOCKED && i == GOING;
-
-			c = cell_add(part_run, slow ? WAY_ALL & ~WAY_COHERENT : WAY_ALL,
-				     "%s/part-of-huge-page/%s", call->name, state_name[i]);
+			c = cell_add(part_run, WAY_ALL, "%s/part-of-huge-page/%s", call->name,
+				     state_name[i]);
 			c->call = call;
 			c->mover = i;
 			c->raw = i == GOING || i == COMING;
