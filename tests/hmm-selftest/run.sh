@@ -15,8 +15,6 @@ BUILD=${BUILD:-build}
 REPEAT=${REPEAT:-0}
 work=$BUILD/hmm-selftest
 selftests=tools/testing/selftests
-# what only UFFDIO_MOVE can do: coherent memory
-needs_move='hmm2_device_coherent.snapshot'
 mkdir -p "$work"
 
 skip_all() {
@@ -210,9 +208,6 @@ for name in "${names[@]}"; do
 			run "$name" "$out.log"
 		fi
 		results "$out.log" >"$out"
-		if [ $way = copy ]; then # what is known to need MOVE says so
-			sed -i -E "/($needs_move)\tfail/s/\tfail\t.*/\tskip\tneeds UFFDIO_MOVE/" "$out"
-		fi
 		echo "hmm-tests of $name, by $way:"
 		table "$out"
 		awk -F'\t' '$2 != "pass" { print toupper($2) " " $1 ": " $3 }' "$out"

@@ -278,18 +278,33 @@ static bool is_private_file(uint64_t addr)
 	return found;
 }
 
-static void check_possible(int op, uint64_t addr)
+static void cannot(const char *why)
 {
-	if (op != BALUN_DMIRROR_TO_DEVICE || !is_private_file(addr))
-		return;
-	fputs("# cannot be done here: userfaultfd does not watch private mappings of files\n",
-	      stderr);
-	fflush(stderr);
+	fprintf(stderr, "# cannot be done here: %s\n", why);
 	_exit(SKIP_EXIT);
 }
 
+static void check_file(const struct balun_dmirror_cmd *c)
+{
+	if (c->op == BALUN_DMIRROR_TO_DEVICE && is_private_file(c->addr))
+		cannot("userfaultfd does not watch private mappings of files");
+}
+
+/* where the kernel lacks UFFDIO_MOVE a coherent device is private, and a snapshot would say so */
+static void check_coherent(unsigned int no, const struct balun_dmirror_cmd *c)
+{
+	const unsigned char *seen = c->buf;
+	uint64_t i;
+
+	if (c->op != BALUN_DMIRROR_SNAPSHOT || no < UNITS / 2)
+		return;
+	for (i = 0; i < c->len / BALUN_PAGE_SIZE; i++)
+		if ((seen[i] & 0xf0) == BALUN_DMIRROR_PROT_LOCAL)
+			cannot("coherent memory needs UFFDIO_MOVE");
+}
+
 /* lock held for reading */
-static int command(struct balun_device *dev, int op, struct hmm_dmirror_cmd *cmd)
+static int command(unsigned int no, int op, struct hmm_dmirror_cmd *cmd)
 {
 	struct balun_dmirror_cmd c = {
 		.size = sizeof(c), .op = op, .addr = cmd->addr, .len = cmd->npages * BALUN_PAGE_SIZE
@@ -298,14 +313,16 @@ static int command(struct balun_device *dev, int op, struct hmm_dmirror_cmd *cmd
 
 	if (op < 0 || cmd->addr % BALUN_PAGE_SIZE || cmd->addr >= cmd->addr + c.len)
 		return -EINVAL;
-	check_possible(op, cmd->addr);
+	check_file(&c);
 	c.buf = balun_mem_alloc(c.len);
 	if (!c.buf)
 		return -ENOMEM;
 	if (op == BALUN_DMIRROR_WRITE)
 		err = user_read(c.buf, cmd->ptr, c.len);
 	if (!err)
-		err = balun_dmirror(dev, &c);
+		err = balun_dmirror(unit[no].dev, &c);
+	if (!err)
+		check_coherent(no, &c);
 	if (!err && filled(&c))
 		err = user_write(cmd->ptr, c.buf, filled(&c));
 	balun_mem_free(c.buf, c.len);
@@ -334,7 +351,7 @@ HOOK int ioctl(int fd, unsigned long request, ...)
 	else
 		err = user_read(&cmd, arg, sizeof(cmd));
 	if (!err)
-		err = command(unit[unit_of[fd] - 1].dev, op_of(request), &cmd);
+		err = command(unit_of[fd] - 1, op_of(request), &cmd);
 	if (!err)
 		err = user_write(arg, &cmd, sizeof(cmd));
 	pthread_rwlock_unlock(&lock);
