@@ -203,25 +203,39 @@ static int my_map(void *priv, struct balun_space *space, const struct balun_seg 
 	return 0;
 }
 
-/* The range may cover many blocks, most of them without entries, and part of the outer ones. */
+static void my_unmap_block(struct my_dev *my, struct my_table *t, struct my_block *b, uint64_t va,
+			   uint64_t end)
+{
+	if (va < b->va)
+		va = b->va;
+	if (end > b->va + BALUN_BLOCK_SIZE)
+		end = b->va + BALUN_BLOCK_SIZE;
+	for (; va < end; va += BALUN_PAGE_SIZE)
+		my_set(my, b, va, 0);
+	if (!b->present)
+		my_drop(t, b);
+}
+
+/*
+ * The range may cut the outer blocks, and be as large as the address space: then the blocks that
+ * there are get looked at, not the range.
+ */
 static void my_unmap(void *priv, struct balun_space *space, uint64_t va, uint64_t len,
 		     enum balun_cause cause)
 {
 	struct my_dev *my = priv;
 	struct my_table *t = balun_space_data(space, my->dev);
-	uint64_t end = va + len, next;
-	struct my_block *b;
+	uint64_t nblocks = (len >> BALUN_BLOCK_SHIFT) + 2, n;
+	struct my_block *b, *next;
 
 	pthread_mutex_lock(&my->lock);
-	for (; va < end; va = next) {
-		next = (va & ~(BALUN_BLOCK_SIZE - 1)) + BALUN_BLOCK_SIZE;
-		b = my_find(t, va);
-		if (!b)
-			continue;
-		for (; va < next && va < end; va += BALUN_PAGE_SIZE)
-			my_set(my, b, va, 0);
-		if (!b->present)
-			my_drop(t, b);
+	/* so many buckets from the range's first on: every block of the range is in one of them */
+	for (n = 0; n < nblocks && n < HASH_SIZE; n++) {
+		for (b = *my_bucket(t, va + (n << BALUN_BLOCK_SHIFT)); b; b = next) {
+			next = b->next;
+			if (b->va < va + len && va < b->va + BALUN_BLOCK_SIZE)
+				my_unmap_block(my, t, b, va, va + len);
+		}
 	}
 	/* Real hardware: flush the TLB here and wait for accesses under way, before we return. */
 	pthread_mutex_unlock(&my->lock);
