@@ -18,6 +18,7 @@
 #include <limits.h>
 #include <signal.h>
 #include <sys/syscall.h>
+#include <sys/uio.h>
 #include <unistd.h>
 
 #include "engine/uffd/uffd.h"
@@ -147,6 +148,36 @@ static __attribute__((noinline)) void touch_self(void)
 #endif
 }
 
+#define TOUCH_PAGES ((STACK_BELOW + STACK_ABOVE + PAGE) / PAGE)
+
+/*
+ * Not all of it needs to be this thread's: close to either end of a stack it is a guard page, or
+ * memory that another thread unmaps in this moment. The kernel reads, and is refused there.
+ */
+static void touch_pages(struct uffd *u, uint64_t start, uint64_t end)
+{
+	struct iovec remote[TOUCH_PAGES], local;
+	char bytes[TOUCH_PAGES];
+	unsigned int n = 0, k;
+	ssize_t got;
+
+	for (; start < end; start += PAGE)
+		remote[n++] = (struct iovec){ .iov_base = (void *)(uintptr_t)start, .iov_len = 1 };
+	for (k = 0; k < n; k += got + 1) {
+		local = (struct iovec){ .iov_base = bytes, .iov_len = n - k };
+		got = u->caps.user_mode_only
+			      ? -1
+			      : process_vm_readv(getpid(), &local, 1, remote + k, n - k, 0);
+		if (got >= 0 || (!u->caps.user_mode_only && errno == EFAULT)) {
+			got = ENV_MAX(got, 0);
+			continue;
+		}
+		/* where it may not wait for us, or not be called at all: this thread reads */
+		(void)*(volatile char *)remote[k].iov_base;
+		got = 0;
+	}
+}
+
 /*
  * Pages of [start, end) that are watched are made present: a read fault serves each. Above all that
  * is watched there is nothing to do: the slot was published before this load, and who watches more
@@ -170,8 +201,8 @@ static void touch(struct uffd *u, uint64_t start, uint64_t end)
 		while (watched && softpt_next_busy(u->pt, start, until, &busy))
 			env_cond_wait(&u->idle, &u->lock, ENV_FOREVER);
 		env_mutex_unlock(&u->lock);
-		for (; watched && start < until; start += PAGE)
-			(void)*(volatile char *)(uintptr_t)start;
+		if (watched)
+			touch_pages(u, start, until);
 		start = until;
 	}
 }
@@ -235,7 +266,7 @@ void uffd_leave(void *e, void *cookie)
 	syscall(SYS_rt_sigprocmask, SIG_SETMASK, &c->mask, NULL, sizeof(c->mask));
 }
 
-static void add_bits(uint64_t block, uint64_t start, uint64_t end, uint64_t *bits)
+void uffd_add_bits(uint64_t block, uint64_t start, uint64_t end, uint64_t *bits)
 {
 	start = ENV_MAX(start & ~(PAGE - 1), block);
 	end = ENV_MIN((end + PAGE - 1) & ~(PAGE - 1), block + BLOCK);
@@ -256,8 +287,9 @@ void uffd_inside_bits(struct uffd *u, uint64_t block, uint64_t *ret_bits)
 		if (!WHO_IS(who, gen))
 			continue;
 		tp = __atomic_load_n(&inside[i].tp, __ATOMIC_SEQ_CST);
-		add_bits(block, WHO_SP(who) - STACK_BELOW, WHO_SP(who) + PAGE + STACK_ABOVE,
-			 ret_bits);
-		add_bits(block, tp - TLS_BELOW, tp + TLS_ABOVE, ret_bits);
+		uffd_add_bits(block, WHO_SP(who) - STACK_BELOW, WHO_SP(who) + PAGE + STACK_ABOVE,
+			      ret_bits);
+		uffd_add_bits(block, tp - TLS_BELOW, tp + TLS_ABOVE, ret_bits);
 	}
+	uffd_ending_bits(u, block, ret_bits);
 }

@@ -13,6 +13,7 @@
  * coherent.c pages on a device that stay mapped
  * events.c   the thread that reads the context
  * inside.c   threads inside Balun keep their stack
+ * ending.c   what the kernel touches at the end of a thread stays
  * hooks.c    memory calls seen before they happen
  * fork.c     a child gets every byte
  *
@@ -279,8 +280,13 @@ void uffd_inside_wait(void);
 /* lock held, from before uffd_inside_bits() until what is taken on its word has been taken */
 void uffd_look_begin(struct uffd *u);
 void uffd_look_end(struct uffd *u);
-/* lock held: bits of the block's pages that hold a stack or thread block in use */
+/* lock held: bits of the block's pages that hold a stack or thread block in use, or of a thread
+ * that ends */
 void uffd_inside_bits(struct uffd *u, uint64_t block, uint64_t *ret_bits);
+void uffd_add_bits(uint64_t block, uint64_t start, uint64_t end, uint64_t *bits);
+
+/* ending.c; lock held */
+void uffd_ending_bits(struct uffd *u, uint64_t block, uint64_t *ret_bits);
 
 /* hooks.c; lock held: may no page of the range be taken now? Tries to end what is over */
 bool uffd_is_changing(struct uffd *u, uint64_t start, uint64_t end);

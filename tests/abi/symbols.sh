@@ -1,7 +1,8 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0-only OR MIT
 # The same set of functions three times: prototypes in the headers, libbalun.map, dynamic symbols of
-# libbalun.so. Beyond it the library exports only the libc calls that engine/uffd/hooks.c watches.
+# libbalun.so. Beyond it the library exports only the libc calls that engine/uffd watches (hooks.c,
+# ending.c).
 cd "$(dirname "$0")/../.." || exit 1
 . tests/lib/lib.sh
 
@@ -13,7 +14,7 @@ nm -D --defined-only "$BUILD/libbalun.so" | awk '$2 ~ /[TtWDBRV]/ { print $3 }' 
 	grep -v '^__\(asan\|ubsan\|tsan\|odr_asan\)' | sort >"$tmp/exported"
 grep '@@BALUN_' "$tmp/exported" | sed 's/@.*//' | sort >"$tmp/so"
 grep -v '@@BALUN_' "$tmp/exported" >"$tmp/bare"
-printf '%s\n' madvise mprotect mremap munmap >"$tmp/hooks"
+printf '%s\n' madvise mprotect mremap munmap pthread_create >"$tmp/hooks"
 
 same() { # what, file, file
 	out=$(diff "$2" "$3")

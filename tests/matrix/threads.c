@@ -45,11 +45,7 @@ static pthread_t thread_on(void *stack, void *(*fn)(void *), void *arg)
 	return t;
 }
 
-/*
- * The stack is away when the thread wakes, and comes home as far as the thread needs it to end. (It
- * is not sent away once more meanwhile: the kernel serves no fault for the last word that an ending
- * thread writes, see docs/coherence.md.)
- */
+/* The stack is away when the thread wakes, and comes home as far as the thread needs it to end. */
 static void stack_away_at_exit(struct mx *m)
 {
 	struct sleeper s = { .stack = mx_map(STACK) };
@@ -68,6 +64,60 @@ static void stack_away_at_exit(struct mx *m)
 		MX_CHECK_EQ(write(s.go[1], "g", 1), 1);
 		mx_join(t);
 	}
+}
+
+struct sender {
+	struct mx *m;
+	char *stack;
+	bool stop;
+	uint64_t rounds, moved;
+};
+
+static void *send_stack(void *arg)
+{
+	struct sender *s = arg;
+
+	while (!__atomic_load_n(&s->stop, __ATOMIC_ACQUIRE)) {
+		struct balun_counts n;
+
+		MX_OK(balun_migrate(s->m->space, s->stack, STACK, s->m->dev, &n));
+		s->moved += n.moved;
+		__atomic_store_n(&s->rounds, s->rounds + 1, __ATOMIC_RELEASE);
+	}
+	return NULL;
+}
+
+static void *short_life(void *arg)
+{
+	uint64_t local[64];
+
+	mx_fill(local, sizeof(local), 5);
+	if (arg)
+		pthread_exit(NULL);
+	mx_verify(local, sizeof(local), 5);
+	return arg;
+}
+
+/*
+ * The stack is sent away over and over while threads begin, run and end on it. The kernel serves no
+ * fault for the last word that it writes for a thread, and pthread_join() waits for that word.
+ */
+static void stack_leaving_at_exit(struct mx *m)
+{
+	struct sender s = { .m = m, .stack = mx_map(STACK) };
+	pthread_t t;
+	int i;
+
+	if (MX_TSAN)
+		mx_skip("TSan has its own state on the stack, and uses it with its locks held");
+	t = mx_thread(send_stack, &s);
+	for (i = 0; i < 300; i++)
+		mx_join(thread_on(s.stack, short_life, i % 2 ? &s : NULL));
+	while (__atomic_load_n(&s.rounds, __ATOMIC_ACQUIRE) < 10)
+		sched_yield();
+	__atomic_store_n(&s.stop, true, __ATOMIC_RELEASE);
+	mx_join(t);
+	MX_CHECK(s.moved > 0);
 }
 
 static void *echo(void *arg)
@@ -362,6 +412,7 @@ static void cut_unseen(struct mx *m)
 
 const struct mx_cell cells_threads[] = {
 	{ "threads/stack-away-at-exit", stack_away_at_exit, 0, 0, 0 },
+	{ "threads/stack-leaving-at-exit", stack_leaving_at_exit, 0, 0, 0 },
 	{ "threads/stack-away-at-start", stack_away_at_start, 0, 0, 0 },
 	{ "threads/come-and-go/pages-coming-home", threads_while_moving, 0, 0, 0 },
 	{ "threads/mapping-cut-unseen", cut_unseen, 0, 0, 0 },
