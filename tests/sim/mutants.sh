@@ -23,7 +23,8 @@ mutant() {
 . tests/sim/mutants.list
 
 # invariants that only the uffd engine can break, each with what looks after it
-declare -A elsewhere=([I8]='tests/conformance, tests/cli: real programs over uffd')
+declare -A elsewhere=([I8]='tests/conformance, tests/cli: real programs over uffd'
+	[I15]='tests/matrix: clone() over uffd')
 
 flags=(-std=gnu11 -D_GNU_SOURCE -DBALUN_DEBUG '-DBALUN_VERSION_STRING="0"' -O1 -g -w -I. -Iinclude)
 sources=(core/*.c engine/sim/*.c env/env_sim*.c env/env_text.c drivers/ram.c drivers/inject.c
