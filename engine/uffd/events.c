@@ -208,6 +208,7 @@ static bool read_some(struct uffd *u)
 	} else {
 		ENV_STOP("reader-read");
 		on_event(u, &msg);
+		env_cond_wake(&u->idle); /* fences wait for this */
 	}
 	return true;
 }

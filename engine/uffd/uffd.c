@@ -440,13 +440,34 @@ static bool uffd_next_away(void *e, unsigned int dev, uint64_t va, struct engine
 	return true;
 }
 
+#define FENCE_NS 1000000000ULL
+
+/* has a memory call begun whose event is not read? The kernel looks at that before the argument */
+static bool event_pending(struct uffd *u)
+{
+	struct uffdio_copy nothing = { 0 };
+
+	return ioctl(u->caps.fd, UFFDIO_COPY, &nothing) && errno == EAGAIN;
+}
+
+/*
+ * Also of calls that have not returned: another thread may have mapped anew what a munmap has freed
+ * that still waits for its event to be read. Bounded, for who comes later may come without end.
+ */
 static void uffd_fence(void *e)
 {
+	uint64_t deadline = env_now_ns() + FENCE_NS, now;
 	struct uffd *u = e;
 
 	env_mutex_lock(&u->lock);
-	while (u->handling)
-		env_cond_wait(&u->idle, &u->lock, ENV_FOREVER);
+	for (;;) {
+		if (u->handling)
+			env_cond_wait(&u->idle, &u->lock, ENV_FOREVER);
+		else if (event_pending(u) && (now = env_now_ns()) < deadline)
+			env_cond_wait(&u->idle, &u->lock, deadline - now);
+		else
+			break;
+	}
 	env_mutex_unlock(&u->lock);
 }
 

@@ -217,6 +217,57 @@ static void trap_pending(struct kit *k, const struct cell *c)
 	kit_wait_used(k->dev, 0);
 }
 
+/* ---- a device after a munmap whose event is not read yet ---- */
+
+static void fence_read_run(void *arg)
+{
+	struct scene *s = arg;
+
+	CHECK_OK(balun_fence(s->k->space));
+	s->rc = dev_read(s->k->dev, s->a.mid, &s->value, sizeof(s->value));
+}
+
+/*
+ * The reader stands elsewhere; munmap has freed the addresses and waits for it; they are mapped
+ * anew and written. Device work that is launched then must not see what was there before.
+ */
+static void fence_pending(struct kit *k, const struct cell *c)
+{
+	struct scene s = { .k = k, .c = c }, b = { .k = k };
+	struct worker toucher, other, device;
+	uint64_t value = 4711;
+
+	area_make(k, &calls[0], &s.a);
+	area_make(k, &calls[0], &b.a);
+	kit_move(k, s.a.va, s.a.end - s.a.va, k->dev);
+	kit_move(k, b.a.va, b.a.end - b.a.va, k->dev);
+	dev_verify(k->dev, s.a.va, s.a.end - s.a.va, SEED);
+	worker_start(&toucher, touch_run, &b);
+	worker_start(&other, other_run, &s.a);
+	worker_start(&device, fence_read_run, &s);
+	stop_arm(c->point);
+	worker_go(&toucher);
+	CHECK(stop_hit(&toucher));
+	worker_go(&other);
+	worker_must_wait(&other, SYS_munmap, "munmap", c->point);
+	CHECK(mmap((void *)s.a.mid, MID_LEN, PROT_READ | PROT_WRITE,
+		   MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0) == (void *)s.a.mid);
+	CHECK_OK(k->mem->store(k, s.a.mid, &value, sizeof(value)));
+	worker_go(&device);
+	worker_must_wait(&device, SYS_futex, "device work", c->point);
+	stop_release();
+	worker_join(&other);
+	worker_join(&toucher);
+	worker_join(&device);
+	CHECK_RC(s.rc, 0);
+	CHECK_EQ(s.value, 4711);
+	check_first(&b);
+	CHECK_OK(k->mem->unmap(k, s.a.va, s.a.end - s.a.va));
+	CHECK_OK(k->mem->unmap(k, b.a.va, b.a.end - b.a.va));
+	CHECK_OK(balun_fence(k->space));
+	kit_wait_used(k->dev, 0);
+}
+
 /* ---- trap 5: the event of a discard comes before the kernel discards ---- */
 
 struct hog {
@@ -419,6 +470,8 @@ void reader_cells(void)
 	/* coherent pages are not away for a CPU */
 	add(trap_pending, WAY_ALL, &calls[0], "fault-hole", "touch", true);
 	add(trap_pending, WAY_ALL & ~WAY_COHERENT, &calls[0], "fault-away", "touch-elsewhere",
+	    true);
+	add(fence_pending, WAY_ALL & ~WAY_COHERENT, &calls[0], "fault-away", "device-after-map",
 	    true);
 	add(trap_discard, WAY_ALL, dontneed, "collect-looked", "out-before-zap", true);
 	add(discard_split, WAY_COPY, dontneed, "reader-dying", "out-in-own-discard", true);
