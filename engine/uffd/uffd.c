@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only OR MIT
-/* The userfaultfd engine: attach, detach, looking, waiting, in place access; the ops table. */
+/* The userfaultfd engine: attach, detach, waiting, loss, in place access; the ops table. */
 #include <sched.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
@@ -11,86 +11,6 @@
 
 struct uffd *uffd_current;
 uint32_t uffd_life;
-
-/* ---- calibration: from how many pages on a MOVE from a frame beats a COPY that allocates ---- */
-
-#define CALIBRATE_PAGES	 64
-#define CALIBRATE_ROUNDS 15
-
-/* a thread that keeps a core busy in this process; runs: 0 not yet, 1 it does, 2 stop */
-static void spin_main(void *arg)
-{
-	uint32_t *runs = arg;
-
-	env_store(runs, 1);
-	while (env_load(runs) == 1)
-		__atomic_signal_fence(__ATOMIC_SEQ_CST);
-}
-
-/* n pages installed at @dst by COPY from @buf, or by MOVE from populated @src, in ns */
-static uint64_t time_install(struct uffd *u, uint64_t dst, void *buf, uint64_t src, unsigned int n,
-			     bool move)
-{
-	uint64_t t0 = env_now_ns(), done;
-	int err = move ? uffd_move(u, dst, src, n * PAGE, &done)
-		       : uffd_copy(u, dst, buf, n * PAGE, &done);
-
-	t0 = env_now_ns() - t0;
-	if (err)
-		return UINT64_MAX;
-	if (move)
-		uffd_move(u, src, dst, n * PAGE, &done);
-	else
-		frames_empty(u, dst, n * PAGE);
-	return t0;
-}
-
-/* does a MOVE of n pages take less time than a COPY, more often than not? Measured in turns */
-static bool move_wins(struct uffd *u, uint64_t dst, void *buf, uint64_t src, unsigned int n)
-{
-	unsigned int i, wins = 0;
-
-	for (i = 0; i < CALIBRATE_ROUNDS; i++)
-		wins += time_install(u, dst, buf, src, n, true) <
-			time_install(u, dst, buf, src, n, false);
-	return wins > CALIBRATE_ROUNDS / 2;
-}
-
-/*
- * With another thread of the process running, as in life: a MOVE must interrupt its core, and that
- * is what a single page's MOVE costs.
- */
-static void calibrate(struct uffd *u)
-{
-	uint64_t len = CALIBRATE_PAGES * PAGE, dst, src, done;
-	char *area = env_pages_alloc(BLOCK), *buf = env_pages_alloc(len);
-	struct env_thread *t = NULL;
-	uint32_t runs = 0;
-
-	u->move_min = 16;
-	if (!area || !buf || uffd_register(u, (uintptr_t)area, (uintptr_t)area + BLOCK))
-		goto free;
-	dst = (uintptr_t)area;
-	src = dst + len;
-	memset(buf, 1, len);
-	if (!env_thread_create(&t, "balun-spin", spin_main, &runs)) {
-		while (!env_load(&runs))
-			sched_yield();
-		u->move_min = 1;
-		if (!uffd_copy(u, src, buf, len, &done))
-			while (u->move_min < CALIBRATE_PAGES &&
-			       !move_wins(u, dst, buf, src, u->move_min))
-				u->move_min *= 2;
-		env_store(&runs, 2);
-		env_thread_join(t);
-	}
-	uffd_unregister(u, (uintptr_t)area, (uintptr_t)area + BLOCK);
-free:
-	if (area)
-		env_pages_free(area, BLOCK);
-	if (buf)
-		env_pages_free(buf, len);
-}
 
 /* ---- life ---- */
 
@@ -145,7 +65,7 @@ static int attach(struct balun_space *sp, void **ret_e)
 	if (err)
 		goto err_maps;
 	if (u->move)
-		calibrate(u);
+		uffd_calibrate(u);
 	*ret_e = u;
 	return 0;
 err_maps:
@@ -252,141 +172,7 @@ static void uffd_device_detach(void *e, unsigned int dev)
 	env_mutex_unlock(&u->lock);
 }
 
-/* ---- looking ---- */
-
-static void run_of_vma(const struct vma *v, struct engine_run *r)
-{
-	r->mapped = 1;
-	r->perm = (v->read ? BALUN_PERM_READ : 0) | (v->write ? BALUN_PERM_WRITE : 0);
-	if (!v->read)
-		r->perm = 0;
-}
-
-/* cut a run of system memory where pages begin or cease to be there */
-static void split_holes(struct engine_run *r)
-{
-	env_bits present;
-	unsigned int n = r->len >> BALUN_PAGE_SHIFT;
-	bool here;
-
-	if (maps_present(r->va, n, present))
-		return;
-	here = env_bit(present, 0);
-	n = ENV_MIN(n, env_bits_next(present, 0, !here));
-	r->len = n * PAGE;
-	r->where = here ? ENGINE_SYSTEM : ENGINE_NONE;
-}
-
-/* all that the kernel says of its pages; cut where the answer changes */
-static void describe_pages(struct engine_run *r, bool shared_mapping)
-{
-	unsigned int n = r->len >> BALUN_PAGE_SHIFT, k = 1;
-	uint8_t page[BALUN_BLOCK_PAGES];
-
-	if (maps_look(r->va, n, page))
-		return;
-	while (k < n && page[k] == page[0])
-		k++;
-	r->len = k * PAGE;
-	r->where = page[0] & MAPS_HERE ? ENGINE_SYSTEM : ENGINE_NONE;
-	r->zero = !!(page[0] & MAPS_ZERO);
-	r->huge = !!(page[0] & MAPS_HUGE);
-	/* a private mapping of a file shows the file's own page until it is written */
-	r->shared = page[0] & MAPS_SHARED || (page[0] & MAPS_CACHE && !shared_mapping);
-}
-
-/*
- * Coherent memory: cut where pages cease to be mapped, or to be held. If that changes before the
- * answer is used, a migration has changed it, and the retry protocol notices.
- */
-static void describe_coherent(struct engine_run *r)
-{
-	unsigned int n = r->len >> BALUN_PAGE_SHIFT;
-	env_bits present;
-
-	if (maps_present(r->va, n, present))
-		return;
-	r->cpu = env_bit(present, 0);
-	r->len = ENV_MIN(n, env_bits_next(present, 0, !r->cpu)) * PAGE;
-}
-
-static void describe_memory(struct engine_run *r, bool watched, enum engine_detail detail)
-{
-	struct vma v;
-
-	if (watched && detail == DESCRIBE_WHERE) {
-		r->mapped = r->movable = 1;
-		return;
-	}
-	if (maps_query(r->va, &v)) {
-		r->where = ENGINE_NONE;
-		return;
-	}
-	if (v.start > r->va) {
-		r->len = ENV_MIN(r->len, v.start - r->va);
-		r->where = ENGINE_NONE;
-		return;
-	}
-	r->len = ENV_MIN(r->len, v.end - r->va);
-	run_of_vma(&v, r);
-	if (!watched) {
-		uint64_t until;
-		bool object = maps_is_object(r->va, r->va + r->len, &until);
-
-		r->len = until - r->va;
-		r->movable = !object && !v.shared && !v.file && !v.special && v.read &&
-			     !env_owns(r->va, r->len);
-	} else {
-		r->movable = 1;
-	}
-	if (r->where == ENGINE_SYSTEM && detail == DESCRIBE_ALL)
-		describe_pages(r, v.shared);
-	else if (r->where == ENGINE_SYSTEM && r->movable && detail == DESCRIBE_PERM)
-		split_holes(r);
-}
-
-static int uffd_describe(void *e, uint64_t va, uint64_t len, enum engine_detail detail,
-			 struct engine_run *run, int n)
-{
-	struct uffd *u = e;
-	uint64_t end = ENV_MIN(va + len, BLOCK_OF(va) + BLOCK);
-	int k = 0;
-
-	while (va < end && k < n) {
-		struct engine_run *r = &run[k++];
-		uint64_t until, lost_until;
-		struct softpt_run s;
-		bool watched, lost;
-
-		env_mutex_lock(&u->lock);
-		softpt_run(u->pt, va, end - va, &s);
-		watched = watch_covers(&u->watch, va, &until);
-		lost = watch_covers(&u->lost, va, &lost_until);
-		until = ENV_MIN(until, lost_until);
-		env_mutex_unlock(&u->lock);
-		*r = (struct engine_run){ .va = va,
-					  .len = ENV_MIN(s.len, until - va),
-					  .addr = va,
-					  .where = ENGINE_SYSTEM };
-		if (s.busy) {
-			r->where = ENGINE_BUSY;
-		} else if (s.away) {
-			r->where = ENGINE_DEVICE;
-			r->dev = SOFTPT_DEV(s.place);
-			r->off = (uint64_t)SOFTPT_PGNO(s.place) << BALUN_PAGE_SHIFT;
-			if (uffd_is_coherent(u, r->dev))
-				describe_coherent(r);
-		}
-		if (lost)
-			*r = (struct engine_run){
-				.va = va, .len = r->len, .where = ENGINE_LOST, .mapped = 1
-			};
-		else
-			describe_memory(r, watched, detail);
-		va += r->len;
-	}
-	return k;
-}
+/* ---- waiting ---- */
 
 static bool uffd_wait_idle(void *e, uint64_t va, uint64_t timeout_ns)
 {

@@ -8,7 +8,9 @@
  * watch.c    which ranges are watched
  * frames.c   host pages handed round
  * transit.c  pages between collect and commit; the kernel's calls
- * collect.c  pages leave the program's memory
+ * describe.c where pages are
+ * calibrate.c what is cheaper here, MOVE or COPY
+ * collect.c  pages leave the program's memory; collect_home.c: or begin to come back
  * commit.c   and come back
  * coherent.c pages on a device that stay mapped
  * events.c   the thread that reads the context
@@ -236,6 +238,16 @@ int uffd_map_coherent(struct uffd *u, uint64_t va, uint32_t place, uint64_t len,
 		      uint64_t *ret_done);
 bool uffd_is_held(const struct uffd *u, uint32_t place);
 
+/* calibrate.c */
+void uffd_calibrate(struct uffd *u);
+/* describe.c */
+int uffd_describe(void *e, uint64_t va, uint64_t len, enum engine_detail detail,
+		  struct engine_run *run, int n);
+
+/* collect.c, collect_home.c; lock held */
+void uffd_piece_add(struct engine_batch *b, const struct engine_piece *p);
+void uffd_mark_taken(struct uffd *u, struct engine_batch *b, unsigned int i, unsigned int n);
+int uffd_collect_home(struct uffd *u, struct transit *t, struct engine_batch *b);
 /* collect.c, commit.c */
 int uffd_collect(void *e, struct engine_batch *b);
 void uffd_commit(void *e, struct engine_batch *b);
