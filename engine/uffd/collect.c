@@ -387,7 +387,7 @@ static unsigned int copy_out(struct uffd *u, struct transit *t, struct engine_ba
 	env_mutex_lock(&u->lock);
 	/* Protecting once more fails while a memory call has begun and its event is not handled.
 	 * When it succeeds and no event was logged, what was read is what was there. */
-	uffd_protect(u, va, n * PAGE, true);
+	uffd_protect(u, va, n * PAGE);
 	if (t->nevents != nevents)
 		memset(b->status + i, PAGE_FAILED, n);
 	for (k = 0; k < n; k++) {

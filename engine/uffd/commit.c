@@ -64,14 +64,19 @@ static void drop_content(struct uffd *u, const struct engine_batch *b, const str
 	(void)b;
 }
 
-bool uffd_discarding(const struct uffd *u, uint64_t start, uint64_t end)
+uint64_t uffd_discard_next(const struct uffd *u, uint64_t start, uint64_t end)
 {
 	unsigned int i;
 
 	for (i = 0; i < sizeof(u->own_remove) / sizeof(u->own_remove[0]); i++)
 		if (u->own_remove[i].start < end && start < u->own_remove[i].end)
-			return true;
-	return false;
+			end = ENV_MAX(start, u->own_remove[i].start);
+	return end;
+}
+
+bool uffd_discarding(const struct uffd *u, uint64_t start, uint64_t end)
+{
+	return uffd_discard_next(u, start, end) < end;
 }
 
 /* a slot to announce an own discard in, or -1 */
@@ -237,6 +242,23 @@ static void map_back(struct uffd *u, const struct transit *t, const struct engin
 	} while (true);
 }
 
+/*
+ * Page i of the batch never left, and is as it was before: where it is now, or false: it is gone.
+ * It stays in transit until the program may write to it: whoever took it before that would copy
+ * what is written meanwhile, or not.
+ */
+static bool let_go(struct uffd *u, const struct transit *t, unsigned int i, uint64_t *ret_va)
+{
+	while (transit_locate(t, i, ret_va)) {
+		if (!t->copied || uffd_unprotect(u, *ret_va)) {
+			softpt_clear_busy(u->pt, *ret_va, PAGE);
+			return true;
+		}
+		uffd_yield_to_events(u);
+	}
+	return false;
+}
+
 /* page i of a piece towards a device failed: as it was before */
 static void restore_out(struct uffd *u, struct transit *t, struct engine_batch *b,
 			const struct engine_piece *p, unsigned int i)
@@ -247,18 +269,15 @@ static void restore_out(struct uffd *u, struct transit *t, struct engine_batch *
 		put_back(u, t, b, i, p->src + (i - p->first) * PAGE);
 	if (p->src_kind == BALUN_KIND_LOCAL)
 		map_back(u, t, b, i);
-	if (!transit_locate(t, i, &va)) {
+	if (!let_go(u, t, i, &va)) {
 		b->status[i] = PAGE_GONE;
 		return;
 	}
-	softpt_clear_busy(u->pt, va, PAGE);
 	if (p->src_kind == BALUN_KIND_LOCAL) {
 		if (softpt_set_away(u->pt, va, PAGE, b->origin[i]))
 			env_die("softpt_set_away", __FILE__, __LINE__);
 		b->origin[i] = 0;
 	}
-	if (t->copied)
-		uffd_protect(u, va, PAGE, false);
 }
 
 /* device to device, both in host memory: the page itself goes. Lock held. */
@@ -375,13 +394,10 @@ static void commit_unread(struct uffd *u, struct transit *t, struct engine_batch
 
 		if (b->status[i] != PAGE_TAKEN)
 			continue;
-		if (!transit_locate(t, i, &va)) {
+		if (!let_go(u, t, i, &va))
 			b->status[i] = PAGE_GONE;
-			continue;
-		}
-		b->status[i] = b->holes ? PAGE_BUSY : PAGE_EMPTY;
-		softpt_clear_busy(u->pt, va, PAGE);
-		uffd_protect(u, va, PAGE, false);
+		else
+			b->status[i] = b->holes ? PAGE_BUSY : PAGE_EMPTY;
 	}
 }
 

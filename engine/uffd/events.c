@@ -245,6 +245,7 @@ static int serve_hole(struct uffd *u, uint64_t va)
 		end = ENV_MIN(end, until);
 	else if (!env_owns(va, PAGE))
 		end = va + PAGE;
+	end = uffd_discard_next(u, va, end); /* as for the page itself, serve_fault() */
 	for (;;) {
 		z.range.len = end - va;
 		ENV_STOP("fault-hole");
@@ -275,9 +276,9 @@ static int serve_fault(struct uffd *u, uint64_t va, bool write, bool protect)
 		return 0;
 	}
 	if (protect) { /* left over from a transit that is over */
-		uffd_protect(u, va, PAGE, false);
+		err = uffd_unprotect(u, va) ? 0 : -EAGAIN;
 		env_mutex_unlock(&u->lock);
-		return 0;
+		return err;
 	}
 	/*
 	 * The program discarded the page itself, and an own discard of it is still under way (the

@@ -84,12 +84,14 @@ void uffd_wake(struct uffd *u, uint64_t va, uint64_t len)
 }
 
 /* Parts of the range may be gone or never have been registered: then the whole call fails, and it
- * is done page by page. Switching off wakes who waits. */
-void uffd_protect(struct uffd *u, uint64_t va, uint64_t len, bool on)
+ * is done page by page. The pages are the caller's: the lock is let go of while an event is
+ * pending.
+ */
+void uffd_protect(struct uffd *u, uint64_t va, uint64_t len)
 {
 	struct uffdio_writeprotect p = {
 		.range = { .start = va, .len = len },
-		.mode = on ? UFFDIO_WRITEPROTECT_MODE_WP : 0,
+		.mode = UFFDIO_WRITEPROTECT_MODE_WP,
 	};
 	uint64_t a;
 
@@ -99,9 +101,21 @@ void uffd_protect(struct uffd *u, uint64_t va, uint64_t len, bool on)
 			continue;
 		}
 		for (a = va; len > PAGE && a < va + len; a += PAGE)
-			uffd_protect(u, a, PAGE, on);
+			uffd_protect(u, a, PAGE);
 		return;
 	}
+}
+
+/*
+ * The program may write to the page again; wakes who waits to. Never lets go of the lock: that the
+ * page is in nobody's transit, by which the caller decided, must hold when the program writes.
+ */
+bool uffd_unprotect(struct uffd *u, uint64_t va)
+{
+	struct uffdio_writeprotect p = { .range = { .start = va, .len = PAGE } };
+
+	env_assert_held(&u->lock);
+	return !ioctl(u->caps.fd, UFFDIO_WRITEPROTECT, &p) || errno != EAGAIN;
 }
 
 /*
@@ -121,6 +135,7 @@ void uffd_yield_to_events(struct uffd *u)
 	if (uffd_on_reader(u))
 		uffd_drain_events(u);
 	sched_yield();
+	ENV_STOP("events-yielded");
 	env_mutex_lock(&u->lock);
 }
 

@@ -253,6 +253,8 @@ int uffd_collect(void *e, struct engine_batch *b);
 void uffd_commit(void *e, struct engine_batch *b);
 /* lock held: is an own discard under way in the range? u->idle wakes when it ends */
 bool uffd_discarding(const struct uffd *u, uint64_t start, uint64_t end);
+/* lock held: where the first of them begins, in [start, end]; @end if there is none */
+uint64_t uffd_discard_next(const struct uffd *u, uint64_t start, uint64_t end);
 /* moves [src, src + len) to dst; bytes moved in *ret_done. 0 all; -EAGAIN an event is pending;
  * -ENOENT, -EBUSY, -EEXIST, -EINVAL at page src + *ret_done */
 int uffd_move(struct uffd *u, uint64_t dst, uint64_t src, uint64_t len, uint64_t *ret_done);
@@ -260,7 +262,9 @@ int uffd_copy(struct uffd *u, uint64_t dst, const void *src, uint64_t len, uint6
 void uffd_wake(struct uffd *u, uint64_t va, uint64_t len);
 /* lock held: has a memory call begun whose event is not read, so that nothing can be moved? */
 bool uffd_event_pending(int fd);
-void uffd_protect(struct uffd *u, uint64_t va, uint64_t len, bool on);
+void uffd_protect(struct uffd *u, uint64_t va, uint64_t len);
+/* page @va may be written to again; false: an event is pending, look again */
+bool uffd_unprotect(struct uffd *u, uint64_t va);
 /* lock held on entry and exit; lets pending events be handled meanwhile */
 void uffd_yield_to_events(struct uffd *u);
 /* lock held: a transit for the batch, or NULL: no memory */

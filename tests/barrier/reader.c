@@ -426,6 +426,123 @@ static void discard_split(struct kit *k, const struct cell *c)
 	area_drop(k, c->call, &s.a);
 }
 
+/* ---- pages that are put back while an event is pending ---- */
+
+/*
+ * The copying way. The copy fails, and the program may write to the pages again only after an event
+ * that is not read yet. Until then nobody else takes them: who did would have copied them, and what
+ * the program writes after the first has let go would be lost.
+ */
+static void restore_pending(struct kit *k, const struct cell *c)
+{
+	struct scene s = { .k = k, .c = c }, b = { .k = k }, again = { .k = k };
+	struct worker mover, toucher, other, second;
+	struct probe *p = probe_of(k->dev);
+	struct area q = { 0 };
+	uint64_t value = 4711;
+
+	area_make(k, &calls[0], &s.a);
+	area_make(k, &calls[0], &b.a);
+	area_make(k, &calls[0], &q);
+	kit_move(k, b.a.va, b.a.end - b.a.va, k->dev);
+	kit_move(k, q.va, q.end - q.va, k->dev);
+	again.a = s.a;
+	worker_start(&mover, out_run, &s);
+	worker_start(&toucher, touch_run, &b);
+	worker_start(&other, other_run, &q);
+	worker_start(&second, out_run, &again);
+	probe_fail(p, PROBE_COPY, 1, 1, -EIO);
+	stop_arm("move-copied");
+	worker_go(&mover);
+	CHECK(stop_hit(&mover));
+	probe_pause(p, 1); /* the reader, serving a touch */
+	worker_go(&toucher);
+	CHECK(probe_paused(p));
+	worker_go(&other);
+	worker_must_wait(&other, SYS_munmap, "munmap", c->point);
+	stop_again(c->point);
+	CHECK(stop_hit(&mover));
+	probe_resume(p);
+	worker_join(&other);
+	worker_join(&toucher);
+	check_first(&b);
+	probe_pause(p, 1);
+	worker_go(&second);
+	worker_must_finish(&second, "migration", c->point);
+	CHECK_RC(again.rc, 0);
+	CHECK_EQ(again.n.busy, MID);
+	stop_release();
+	worker_join(&mover);
+	worker_join(&second);
+	CHECK_OK(k->mem->store(k, s.a.mid, &value, sizeof(value)));
+	probe_pause(p, 0);
+	kit_move(k, s.a.va, s.a.end - s.a.va, k->dev);
+	CHECK_OK(k->mem->load(k, s.a.mid, &value, sizeof(value)));
+	CHECK_EQ(value, 4711);
+	kit_verify(k, s.a.va, s.a.mid - s.a.va, SEED);
+	CHECK_OK(k->mem->unmap(k, s.a.va, s.a.end - s.a.va));
+	CHECK_OK(k->mem->unmap(k, b.a.va, b.a.end - b.a.va));
+	CHECK_OK(k->mem->unmap(k, q.va, q.end - q.va));
+	CHECK_OK(balun_fence(k->space));
+	kit_wait_used(k->dev, 0);
+}
+
+/* ---- zeros around a fault, and a discard of our own ---- */
+
+/* of the middle: holes that a touch of the first brings zeros to, then pages that are discarded */
+#define HOLES 4
+
+static void out_behind_holes(void *arg)
+{
+	struct scene *s = arg;
+	uint64_t from = s->a.mid + HOLES * PAGE;
+
+	s->rc = balun_migrate(s->k->space, (void *)from, s->a.after - from, s->k->dev, &s->n);
+}
+
+static void touch_middle_run(void *arg)
+{
+	struct scene *s = arg;
+
+	s->rc = s->k->mem->load(s->k, s->a.mid, &s->value, sizeof(s->value));
+}
+
+/*
+ * The copying way. The program discards pages by itself while our own discard of them is still to
+ * come. A touch of a hole before them brings zeros around it, but not there: what the program wrote
+ * to such a page would be discarded by us.
+ */
+static void zeros_beside_discard(struct kit *k, const struct cell *c)
+{
+	struct scene s = { .k = k, .c = c, .a.raw = true };
+	unsigned char present[MID] = { 0 };
+	struct worker mover, toucher;
+
+	area_make(k, c->call, &s.a);
+	kit_move(k, s.a.va, HOLES * PAGE + s.a.mid - s.a.va, k->dev);
+	CHECK_OK(k->mem->dontneed(k, s.a.mid, HOLES * PAGE));
+	worker_start(&mover, out_behind_holes, &s);
+	worker_start(&toucher, touch_middle_run, &s);
+	stop_arm(c->point);
+	worker_go(&mover);
+	CHECK(stop_hit(&mover));
+	/* one event of each page is taken for ours, the second is the program's */
+	discard_run(&s.a);
+	discard_run(&s.a);
+	worker_go(&toucher);
+	worker_must_finish(&toucher, "a touch", c->point);
+	CHECK_RC(s.rc, 0);
+	CHECK_EQ(s.value, 0);
+	CHECK(!mincore((void *)s.a.mid, MID_LEN, present));
+	CHECK(present[0]);
+	CHECK(!memchr(present + HOLES, 1, MID - HOLES));
+	stop_release();
+	worker_join(&mover);
+	worker_join(&toucher);
+	area_check(k, c->call, &s.a, false);
+	area_drop(k, c->call, &s.a);
+}
+
 /* ---- the list ---- */
 
 static void add(void (*fn)(struct kit *k, const struct cell *c), unsigned int ways,
@@ -474,5 +591,7 @@ void reader_cells(void)
 	add(fence_pending, WAY_ALL & ~WAY_COHERENT, &calls[0], "fault-away", "device-after-map",
 	    true);
 	add(trap_discard, WAY_ALL, dontneed, "collect-looked", "out-before-zap", true);
+	add(restore_pending, WAY_COPY, &calls[0], "events-yielded", "out-after-failed-copy", true);
+	add(zeros_beside_discard, WAY_COPY, dontneed, "discard-begun", "touch-beside", true);
 	add(discard_split, WAY_COPY, dontneed, "reader-dying", "out-in-own-discard", true);
 }
