@@ -83,9 +83,10 @@ void uffd_wake(struct uffd *u, uint64_t va, uint64_t len)
 	ioctl(u->caps.fd, UFFDIO_WAKE, &r); /* fails where nothing is registered: nobody waits */
 }
 
-/* Parts of the range may be gone or never have been registered: then the whole call fails, and it
- * is done page by page. The pages are the caller's: the lock is let go of while an event is
- * pending.
+/*
+ * Parts of the range may be gone or never have been registered: then the whole call fails, and it
+ * is done page by page. The pages are in the caller's transit: the lock is let go of while an event
+ * is pending.
  */
 void uffd_protect(struct uffd *u, uint64_t va, uint64_t len)
 {
