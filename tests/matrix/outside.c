@@ -366,6 +366,8 @@ static void cell_sigaltstack(struct mx *m)
 	stack_t ss = { .ss_sp = p, .ss_size = 16 * PAGE };
 	int i;
 
+	if (MX_TSAN)
+		mx_skip("TSan runs a handler later, and on another stack");
 	mx_fill(p, 16 * PAGE, 1);
 	MX_CHECK(!sigaltstack(&ss, NULL) && !sigaction(SIGUSR1, &sa, NULL));
 	for (i = 1; i <= 20; i++) {
@@ -399,7 +401,7 @@ static void *sleeper_main(void *arg)
 static void cell_thread_stack(struct mx *m)
 {
 	struct sigaction sa = { .sa_sigaction = on_signal, .sa_flags = SA_SIGINFO };
-	size_t len = 64 * PAGE;
+	size_t len = (MX_TSAN ? 1024 : 64) * PAGE; /* TSan wants room for its thread block */
 	char *p = mx_map(len), c;
 	struct sleeper s;
 	pthread_attr_t attr;
