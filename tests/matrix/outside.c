@@ -344,8 +344,8 @@ static void cell_outside(struct mx *m)
 
 /* ---- signals ---- */
 
-static volatile int handled;
-static char *volatile stack_seen;
+static int handled;
+static char *stack_seen;
 
 static void on_signal(int sig, siginfo_t *si, void *ctx)
 {
@@ -353,9 +353,16 @@ static void on_signal(int sig, siginfo_t *si, void *ctx)
 
 	memset(here, sig, sizeof(here));
 	__asm__ volatile("" : : "r"(here) : "memory");
-	stack_seen = here;
+	__atomic_store_n(&stack_seen, here, __ATOMIC_RELAXED);
 	MX_CHECK(si->si_signo == sig && ctx);
-	handled = handled + 1;
+	__atomic_fetch_add(&handled, 1, __ATOMIC_RELEASE);
+}
+
+static bool stack_inside(const char *p, size_t len)
+{
+	const char *seen = __atomic_load_n(&stack_seen, __ATOMIC_RELAXED);
+
+	return seen > p && seen < p + len;
 }
 
 /* the kernel writes the frame into a stack that is on the device */
@@ -373,8 +380,8 @@ static void cell_sigaltstack(struct mx *m)
 	for (i = 1; i <= 20; i++) {
 		mx_move(m, p, 16 * PAGE, m->dev);
 		MX_CHECK(!syscall(SYS_tgkill, getpid(), gettid(), SIGUSR1));
-		MX_CHECK_EQ(handled, i);
-		MX_CHECK(stack_seen > p && stack_seen < p + 16 * PAGE);
+		MX_CHECK_EQ(__atomic_load_n(&handled, __ATOMIC_ACQUIRE), i);
+		MX_CHECK(stack_inside(p, 16 * PAGE));
 	}
 	ss.ss_flags = SS_DISABLE;
 	MX_CHECK(!sigaltstack(&ss, NULL));
@@ -420,7 +427,7 @@ static void cell_thread_stack(struct mx *m)
 		MX_CHECK(!pthread_kill(t, SIGUSR1));
 		while (__atomic_load_n(&handled, __ATOMIC_ACQUIRE) < i)
 			sched_yield();
-		MX_CHECK(stack_seen > p && stack_seen < p + len);
+		MX_CHECK(stack_inside(p, len));
 	}
 	MX_CHECK(write(go[1], "", 1) == 1);
 	mx_join(t);
