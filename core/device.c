@@ -353,6 +353,24 @@ void *balun_device_priv(struct balun_device *dev, const struct balun_driver *drv
 	return priv;
 }
 
+static int command_of(const struct balun_driver *d, void *priv, struct balun_space *sp,
+		      const struct balun_command *c)
+{
+	while (strcmp(d->name, c->driver)) {
+		if (!(d->caps & BALUN_CAP_WRAPPER))
+			return -EINVAL;
+		d = d->inner(priv, &priv);
+	}
+	return d->command ? d->command(priv, sp, c) : -EINVAL;
+}
+
+int balun_device_command(struct balun_device *dev, const struct balun_command *c)
+{
+	if (!dev || !c->driver || c->arg_len > BALUN_COMMAND_ARG)
+		return -EINVAL;
+	return command_of(dev->drv, dev->priv, dev->space, c);
+}
+
 struct balun_space *balun_device_space(struct balun_device *dev)
 {
 	return dev->space;

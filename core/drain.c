@@ -62,5 +62,7 @@ uint64_t core_bring_home(struct balun_space *sp, unsigned int dev, enum balun_ca
 			continue;
 		lost += core_lose(sp, r.dev, r.va, BALUN_PAGE_SIZE);
 	}
+	if (dev)
+		sp->engine->evict_strays(sp->e, dev, UINT64_MAX);
 	return lost;
 }

@@ -101,7 +101,8 @@ struct engine_batch {
 	uint8_t status[BALUN_BLOCK_PAGES];
 	uint32_t npieces;
 	struct engine_piece piece[BATCH_PIECES];
-	/* of the pages of pieces with source LOCAL: dev << 28 | page; 0 once it was put back */
+	/* of the pages of pieces with source LOCAL: dev << 28 | page; 0 once it was put back, or if
+	 * the engine tells by core_release() when the memory is free */
 	uint32_t origin[BALUN_BLOCK_PAGES];
 
 	void *engine; /* the engine's own, between collect and commit */
@@ -152,6 +153,16 @@ struct engine_ops {
 	 */
 	int (*describe)(void *e, uint64_t va, uint64_t len, enum engine_detail detail,
 			struct engine_run *run, int n);
+	/*
+	 * The engine's part of the sequence/retry protocol, for page tables that change without a
+	 * core_invalidate_begin() and _end(): look_begin() waits until none of those changes is
+	 * under way around @va, without a lock; look_changed(): has one begun since? With the
+	 * block's mirror lock. Where all changes are told that way there is nothing to do.
+	 */
+	uint64_t (*look_begin)(void *e, uint64_t va);
+	bool (*look_changed)(void *e, uint64_t va, uint64_t seq);
+	/* describe() may be called with a mirror lock held */
+	bool look_locked;
 	/* 0, or -errno and then nothing is taken: -ENOMEM, -EFAULT nothing mapped */
 	int (*collect)(void *e, struct engine_batch *b);
 	/* cannot fail; after it nothing of the batch is in transit, and waiters are awake */
@@ -169,6 +180,12 @@ struct engine_ops {
 	/* all that is away on device @dev (0: any), also if the program has it mapped: next run at
 	 * or after @va; false: no more */
 	bool (*next_away)(void *e, unsigned int dev, uint64_t va, struct engine_run *ret_run);
+	/*
+	 * Brings home up to @n pages of @dev that no address of the space leads to (another
+	 * process has them since a fork, or they are not where core believes). Returns how many
+	 * pages of device memory it has freed; 0 where there is no such thing.
+	 */
+	uint64_t (*evict_strays)(void *e, unsigned int dev, uint64_t n);
 	/* memory calls made before are seen: their invalidations are done (balun_fence) */
 	void (*fence)(void *e);
 	/* in place access by software devices; 0 or -EFAULT */
@@ -190,6 +207,9 @@ extern const struct engine_ops *const engine_list[];
 void core_invalidate_begin(struct balun_space *sp, uint64_t va, uint64_t len,
 			   enum balun_cause cause);
 void core_invalidate_end(struct balun_space *sp, uint64_t va, uint64_t len);
+/* For an engine whose look_begin() holds others back: the CPU side of a range changes from now on.
+ * After it returns no device has a mapping in the range, and who looked before looks again. */
+void core_invalidate_now(struct balun_space *sp, uint64_t va, uint64_t len);
 /* device memory is let go of: the pages at @va, not in transit, were unmapped or dropped */
 void core_release(struct balun_space *sp, unsigned int dev, uint64_t va, uint64_t off,
 		  uint64_t len);

@@ -181,6 +181,10 @@ int core_evict(struct balun_device *dev, uint64_t bytes, uint64_t keep_va, uint6
 			resident_prune(dev, mv.va, pages);
 		}
 	}
+	if (freed < bytes)
+		freed += sp->engine->evict_strays(sp->e, dev->id,
+						  (bytes - freed - 1) / BALUN_PAGE_SIZE + 1)
+			 << BALUN_PAGE_SHIFT;
 	*ret_bytes = freed;
 	if (freed >= bytes)
 		return 0;

@@ -16,7 +16,8 @@
 struct fault {
 	struct balun_space *sp;
 	struct balun_device *dev;
-	uint64_t block, deadline, seq;
+	uint64_t block, deadline;
+	uint64_t seq, look;	    /* of core, of the engine: to see whether memory has changed */
 	unsigned int first, npages; /* pages of the block */
 	uint32_t access;
 	bool moved;	   /* a move was tried: what did not come is used in place */
@@ -259,10 +260,13 @@ static int make_segs(struct fault *f)
 static int map_locked(struct fault *f)
 {
 	int n = make_segs(f), err;
+	unsigned int flags;
 
 	if (!n)
 		return 0;
+	flags = env_noreclaim_begin();
 	err = f->dev->ops.map(f->dev->priv, f->sp, f->w->seg, n);
+	env_noreclaim_end(flags);
 	if (err) /* a part may be there: none is better than some */
 		f->dev->ops.unmap(f->dev->priv, f->sp, f->block, BALUN_BLOCK_SIZE,
 				  BALUN_CAUSE_DEVICE_FAULT);
@@ -277,7 +281,8 @@ static int map_runs(struct fault *f)
 
 	ENV_STOP("fault-looked");
 	env_mutex_lock(&st->lock);
-	if (core_read_retry(st, f->seq)) {
+	if (core_read_retry(st, f->seq) ||
+	    f->sp->engine->look_changed(f->sp->e, f->block, f->look)) {
 		core_count(&f->sp->stats.retries, 1);
 		f->lost++;
 	} else {
@@ -332,7 +337,7 @@ static int fault_once(struct fault *f)
 
 	if (env_load(&f->dev->closing) || core_is_lost(f->sp, f->dev->id))
 		return -ENODEV;
-	if (f->lost >= FAULT_LOST_MAX) {
+	if (f->lost >= FAULT_LOST_MAX && f->sp->engine->look_locked) {
 		err = map_stubborn(f);
 		if (err != 1)
 			return err;
@@ -340,6 +345,7 @@ static int fault_once(struct fault *f)
 	err = core_read_begin(f->sp, f->block, f->deadline, &f->seq);
 	if (err)
 		return err;
+	f->look = f->sp->engine->look_begin(f->sp->e, f->block);
 	describe_block(f->sp, f->w, f->block, DESCRIBE_PERM, &f->nruns);
 	err = check_access(f);
 	if (err)

@@ -154,7 +154,7 @@ static void free_origins(struct balun_space *sp, struct engine_batch *b,
 		struct balun_device *dev;
 
 		n = engine_status_end(b, i, end) - i; /* a piece has one contiguous source */
-		if (b->status[i] != PAGE_MOVED && b->status[i] != PAGE_GONE)
+		if ((b->status[i] != PAGE_MOVED && b->status[i] != PAGE_GONE) || !b->origin[i])
 			continue;
 		dev = sp->device[b->origin[i] >> 28];
 		core_resident_sub(dev, b->va, n);

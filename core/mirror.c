@@ -159,3 +159,27 @@ void core_invalidate_end(struct balun_space *sp, uint64_t va, uint64_t len)
 	for (i = 0; i < n; i++)
 		stripe_end(core_stripe(sp, va + (i << BALUN_BLOCK_SHIFT)));
 }
+
+/*
+ * There is no end to be told of: who looks while the change is under way is the engine's to hold
+ * back. Stripe by stripe, as core_invalidate_begin(); with more blocks than stripes each stripe
+ * unmaps the whole range, for what was mapped before under one that is taken only now.
+ */
+void core_invalidate_now(struct balun_space *sp, uint64_t va, uint64_t len)
+{
+	uint64_t n = ENV_MIN(blocks_of(va, len), (uint64_t)CORE_STRIPES), i;
+
+	core_count(&sp->stats.invalidations, 1);
+	for (i = 0; i < n; i++) {
+		uint64_t base = (va & ~(BALUN_BLOCK_SIZE - 1)) + (i << BALUN_BLOCK_SHIFT);
+		uint64_t from = n == CORE_STRIPES ? va : ENV_MAX(va, base);
+		uint64_t to =
+			n == CORE_STRIPES ? va + len : ENV_MIN(va + len, base + BALUN_BLOCK_SIZE);
+		struct core_stripe *st = core_stripe(sp, base);
+
+		env_mutex_lock(&st->lock);
+		st->seq++;
+		core_unmap_all(sp, from, to - from, BALUN_CAUSE_INVALIDATE);
+		env_mutex_unlock(&st->lock);
+	}
+}

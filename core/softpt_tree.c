@@ -269,3 +269,23 @@ struct softpt_block *softpt_block_get(struct softpt *pt, uint32_t index)
 	b->index = index;
 	return b;
 }
+
+/* ---- engine ops ---- */
+
+uint64_t softpt_look_begin(void *e, uint64_t va)
+{
+	(void)e, (void)va;
+	return 0;
+}
+
+bool softpt_look_changed(void *e, uint64_t va, uint64_t seq)
+{
+	(void)e, (void)va, (void)seq;
+	return false;
+}
+
+uint64_t softpt_evict_strays(void *e, unsigned int dev, uint64_t n)
+{
+	(void)e, (void)dev, (void)n;
+	return 0;
+}

@@ -12,7 +12,6 @@
 #include "env/env.h"
 
 #define PAGE	   BALUN_PAGE_SIZE
-#define BLOCK	   BALUN_BLOCK_SIZE
 #define BUCKETS	   4096
 #define EXTENTS	   64	      /* of one query */
 #define PERM_TAKEN (1u << 31) /* by the command EXCLUSIVE */
@@ -27,7 +26,6 @@ struct entry {
 struct dmirror {
 	struct balun_device *dev;
 	uint64_t bytes;
-	void *alloc; /* a block more than that, so that base can be aligned */
 	char *base;
 	struct env_mutex lock; /* leaf: the page table */
 	struct env_list table[BUCKETS];
@@ -36,6 +34,7 @@ struct dmirror {
 /* a command, and what it needs to know all the time */
 struct run {
 	struct balun_dmirror_cmd *cmd;
+	char *buf;
 	struct dmirror *d;
 	struct balun_space *space;
 	uint32_t id;
@@ -91,7 +90,7 @@ static int set_entry(struct dmirror *d, uint64_t va, const struct balun_seg *seg
 static int access_page(struct run *r, uint64_t off, bool write)
 {
 	uint32_t perm = write ? BALUN_PERM_WRITE : BALUN_PERM_READ;
-	char *buf = (char *)r->cmd->buf + off;
+	char *buf = r->buf + off;
 	struct entry *found, e = { 0 };
 
 	env_mutex_lock(&r->d->lock);
@@ -194,7 +193,7 @@ static int move_range(struct run *r)
 
 static int note_prot(struct run *r, const struct balun_extent *x)
 {
-	uint8_t *at = (uint8_t *)r->cmd->buf + (r->cmd->bytes >> BALUN_PAGE_SHIFT);
+	uint8_t *at = (uint8_t *)r->buf + (r->cmd->bytes >> BALUN_PAGE_SHIFT);
 	bool cow = x->flags & (BALUN_EXTENT_ZERO | BALUN_EXTENT_SHARED), own = x->device == r->id;
 	uint8_t prot = x->flags & BALUN_EXTENT_WRITE && !cow ? BALUN_DMIRROR_PROT_WRITE
 							     : BALUN_DMIRROR_PROT_READ;
@@ -241,19 +240,20 @@ static int exclusive(struct run *r)
 	return err ? err : access_range(r, false, false);
 }
 
-int balun_dmirror(struct balun_device *dev, struct balun_dmirror_cmd *cmd)
+static int dmirror_command(void *priv, struct balun_space *space, const struct balun_command *c)
 {
 	struct balun_device_info info = { .size = sizeof(info) };
-	struct run r = { .cmd = cmd };
+	struct balun_dmirror_cmd *cmd = c->arg;
+	struct run r = { .cmd = cmd, .buf = c->data, .d = priv, .space = space };
 	int err;
 
-	r.d = dev ? balun_device_priv(dev, &balun_dmirror_driver) : NULL;
-	if (!r.d || cmd->size != sizeof(*cmd) || !cmd->len || cmd->addr % PAGE || cmd->len % PAGE ||
-	    cmd->addr + cmd->len < cmd->addr || balun_device_info(dev, &info))
+	if (c->arg_len != sizeof(*cmd) || !cmd->len || cmd->addr % PAGE || cmd->len % PAGE ||
+	    cmd->addr + cmd->len < cmd->addr || c->data_len != balun_dmirror_buf(cmd))
 		return -EINVAL;
-	r.space = balun_device_space(dev);
 	/* else an munmap() before could still take entries of what is mapped there now */
-	err = balun_fence(r.space);
+	err = balun_fence(space);
+	if (!err)
+		err = balun_device_info(r.d->dev, &info);
 	if (err)
 		return err;
 	r.id = info.id;
@@ -272,7 +272,7 @@ int balun_dmirror(struct balun_device *dev, struct balun_dmirror_cmd *cmd)
 	case BALUN_DMIRROR_CHECK_EXCLUSIVE:
 		return taken(&r, false) ? -EPERM : 0;
 	case BALUN_DMIRROR_RELEASE:
-		return balun_evict(dev, UINT64_MAX, NULL);
+		return balun_evict(r.d->dev, UINT64_MAX, NULL);
 	default:
 		return -EINVAL;
 	}
@@ -291,21 +291,20 @@ static int dmirror_open(struct balun_device *dev, const struct balun_options *op
 		err = balun_opt_size(opt, "coherent", 0, &coherent);
 	if (err)
 		return err;
-	if (!bytes || bytes % BLOCK || bytes + BLOCK < bytes)
+	if (!bytes || bytes % BALUN_BLOCK_SIZE)
 		return balun_opt_fail(opt, "mem", "must be a multiple of 2M");
 	if (coherent > 1)
 		return balun_opt_fail(opt, "coherent", "must be 0 or 1");
 	d = balun_mem_alloc(sizeof(*d));
 	if (!d)
 		return -ENOMEM;
-	d->alloc = balun_mem_alloc(bytes + BLOCK);
-	if (!d->alloc) {
+	d->base = balun_mem_alloc(bytes);
+	if (!d->base) {
 		balun_mem_free(d, sizeof(*d));
 		return -ENOMEM;
 	}
 	d->dev = dev;
 	d->bytes = bytes;
-	d->base = (char *)(((uintptr_t)d->alloc + BLOCK - 1) & ~(BLOCK - 1));
 	env_mutex_init(&d->lock);
 	for (i = 0; i < BUCKETS; i++)
 		env_list_init(&d->table[i]);
@@ -357,7 +356,7 @@ static void dmirror_close(void *priv)
 
 	dmirror_unmap(d, NULL, 0, UINT64_MAX, BALUN_CAUSE_TEARDOWN);
 	env_mutex_destroy(&d->lock);
-	balun_mem_free(d->alloc, d->bytes + BLOCK);
+	balun_mem_free(d->base, d->bytes);
 	balun_mem_free(d, sizeof(*d));
 }
 
@@ -397,4 +396,5 @@ const struct balun_driver balun_dmirror_driver = {
 	.unmap = dmirror_unmap,
 	.copy = dmirror_copy,
 	.copy_wait = dmirror_copy_wait,
+	.command = dmirror_command,
 };

@@ -11,9 +11,8 @@
 #include "env/env.h"
 
 struct ram {
-	void *alloc; /* what balun_mem_alloc() gave: a block more than the device has */
-	uint64_t alloc_bytes;
-	char *base; /* the first multiple of 2 MiB in it: offset 0 of device memory */
+	char *base; /* offset 0 of device memory */
+	uint64_t bytes;
 };
 
 static int ram_open(struct balun_device *dev, const struct balun_options *opt,
@@ -30,21 +29,18 @@ static int ram_open(struct balun_device *dev, const struct balun_options *opt,
 		return err;
 	if (coherent > 1)
 		return balun_opt_fail(opt, "coherent", "must be 0 or 1");
-	if (!bytes || bytes % BALUN_BLOCK_SIZE || bytes + BALUN_BLOCK_SIZE < bytes)
+	if (!bytes || bytes % BALUN_BLOCK_SIZE)
 		return balun_opt_fail(opt, "mem", "must be a multiple of 2M");
 
 	ram = balun_mem_alloc(sizeof(*ram));
 	if (!ram)
 		return -ENOMEM;
-	/* Not populated before use. One block more: huge pages can only move to aligned places. */
-	ram->alloc_bytes = bytes + BALUN_BLOCK_SIZE;
-	ram->alloc = balun_mem_alloc(ram->alloc_bytes);
-	if (!ram->alloc) {
+	ram->bytes = bytes;
+	ram->base = balun_mem_alloc(bytes); /* not populated before use */
+	if (!ram->base) {
 		err = -ENOMEM;
 		goto err_free;
 	}
-	ram->base = (char *)(((uintptr_t)ram->alloc + BALUN_BLOCK_SIZE - 1) &
-			     ~(uintptr_t)(BALUN_BLOCK_SIZE - 1));
 
 	ret_desc->mem_bytes = bytes;
 	ret_desc->host_base = ram->base;
@@ -61,7 +57,7 @@ static void ram_close(void *priv)
 {
 	struct ram *ram = priv;
 
-	balun_mem_free(ram->alloc, ram->alloc_bytes);
+	balun_mem_free(ram->base, ram->bytes);
 	balun_mem_free(ram, sizeof(*ram));
 }
 

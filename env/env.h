@@ -29,7 +29,8 @@
 /* memory: zeroed; NULL when there is none. env_free(NULL) is fine. May lock briefly. */
 void *env_alloc(size_t size);
 void env_free(void *p);
-/* page-aligned, zero-filled on first touch, not populated; env_pages_free needs the same size */
+/* page-aligned, from 2 MiB up aligned to that; zero-filled on first touch, not populated;
+ * env_pages_free needs the same size */
 void *env_pages_alloc(size_t bytes);
 void env_pages_free(void *p, size_t bytes);
 /* a hint: these pages will be read and written densely, and never move to another address */
@@ -40,6 +41,19 @@ bool env_owns(uint64_t addr, uint64_t len);
 size_t env_alloc_bytes(void);
 /* test hook of env_user and env_sim: the n-th env_alloc from now fails (0: never) */
 void env_fail_alloc(uint64_t nth);
+
+/*
+ * Between the two, memory that this thread allocates is not got by taking it from others: they may
+ * need a lock that is held. begin's answer is for end.
+ */
+static inline unsigned int env_noreclaim_begin(void)
+{
+	return 0;
+}
+static inline void env_noreclaim_end(unsigned int flags)
+{
+	(void)flags;
+}
 
 /* mutex: not recursive; sleeps. Owner checked in debug builds. */
 struct env_mutex {

@@ -579,7 +579,7 @@ void *env_pages_alloc(size_t bytes)
 	void *p;
 
 	arena_begin();
-	if (!tables[1] || !len)
+	if (!tables[1] || !len || len > 1UL << 47)
 		return NULL;
 	arena_lock();
 	p = map_owned(len, len >= HUGE ? HUGE : PAGE);

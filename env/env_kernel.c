@@ -5,9 +5,12 @@
 #include <linux/jiffies.h>
 #include <linux/kthread.h>
 #include <linux/log2.h>
+#include <linux/list.h>
 #include <linux/mm.h>
+#include <linux/mutex.h>
 #include <linux/printk.h>
 #include <linux/sched/task.h>
+#include <linux/sizes.h>
 #include <linux/slab.h>
 #include <linux/vmalloc.h>
 
@@ -62,14 +65,57 @@ size_t env_alloc_bytes(void)
 	return atomic_long_read(&alloc_bytes);
 }
 
+/* a large range, and where it begins: the allocator knows no alignment */
+struct aligned_range {
+	struct list_head link;
+	void *p, *base;
+};
+static LIST_HEAD(aligned_ranges);
+static DEFINE_MUTEX(aligned_lock);
+
+static void *alloc_aligned(size_t bytes)
+{
+	struct aligned_range *r = kmalloc(sizeof(*r), GFP_KERNEL);
+
+	if (!r)
+		return NULL;
+	r->base = vzalloc(bytes + SZ_2M - PAGE_SIZE);
+	if (!r->base) {
+		kfree(r);
+		return NULL;
+	}
+	r->p = PTR_ALIGN(r->base, SZ_2M);
+	mutex_lock(&aligned_lock);
+	list_add(&r->link, &aligned_ranges);
+	mutex_unlock(&aligned_lock);
+	return r->p;
+}
+
+static void free_aligned(void *p)
+{
+	struct aligned_range *r;
+
+	mutex_lock(&aligned_lock);
+	list_for_each_entry(r, &aligned_ranges, link) if (r->p == p) break;
+	list_del(&r->link);
+	mutex_unlock(&aligned_lock);
+	vfree(r->base);
+	kfree(r);
+}
+
 void *env_pages_alloc(size_t bytes)
 {
-	return vzalloc(bytes);
+	if (bytes > 1UL << 47)
+		return NULL;
+	return bytes >= SZ_2M ? alloc_aligned(bytes) : vzalloc(bytes);
 }
 
 void env_pages_free(void *p, size_t bytes)
 {
-	vfree(p);
+	if (p && bytes >= SZ_2M)
+		free_aligned(p);
+	else
+		vfree(p);
 }
 
 bool env_cond_wait(struct env_cond *c, struct env_mutex *m, uint64_t timeout_ns)

@@ -14,6 +14,7 @@
 #include <linux/mutex.h>
 #include <linux/printk.h>
 #include <linux/sched.h>
+#include <linux/sched/mm.h>
 #include <linux/smp.h>
 #include <linux/string.h>
 #include <linux/timekeeping.h>
@@ -45,6 +46,15 @@ void env_fail_alloc(uint64_t nth);
 static inline bool env_owns(uint64_t addr, uint64_t len)
 {
 	return false;
+}
+
+static inline unsigned int env_noreclaim_begin(void)
+{
+	return memalloc_noreclaim_save();
+}
+static inline void env_noreclaim_end(unsigned int flags)
+{
+	memalloc_noreclaim_restore(flags);
 }
 
 struct env_mutex {

@@ -10,7 +10,7 @@
 #ifndef BALUN_DMIRROR_H
 #define BALUN_DMIRROR_H
 
-#include "balun/balun.h"
+#include "balun/driver.h"
 
 #ifdef __cplusplus
 extern "C" {
@@ -73,6 +73,22 @@ struct balun_dmirror_cmd {
 	uint64_t bytes, faults;
 };
 
+/** balun_dmirror_buf() - bytes of its buffer that a command reads or fills */
+static inline size_t balun_dmirror_buf(const struct balun_dmirror_cmd *c)
+{
+	switch (c->op) {
+	case BALUN_DMIRROR_SNAPSHOT:
+		return c->len / BALUN_PAGE_SIZE;
+	case BALUN_DMIRROR_READ:
+	case BALUN_DMIRROR_WRITE:
+	case BALUN_DMIRROR_TO_DEVICE:
+	case BALUN_DMIRROR_EXCLUSIVE:
+		return c->len;
+	default:
+		return 0;
+	}
+}
+
 /**
  * balun_dmirror() - a command for a dmirror device
  * @dev: the device (wrapped by trace or inject is fine)
@@ -81,7 +97,15 @@ struct balun_dmirror_cmd {
  * Return: 0; -EINVAL not a dmirror device, no such command, a bad range; -ECHILD the process
  * forked since; what the command says.
  */
-BALUN_API int balun_dmirror(struct balun_device *dev, struct balun_dmirror_cmd *cmd);
+static inline int balun_dmirror(struct balun_device *dev, struct balun_dmirror_cmd *cmd)
+{
+	struct balun_command c = { "dmirror", 0, cmd, sizeof(*cmd), cmd->buf, 0 };
+
+	if (cmd->size != sizeof(*cmd))
+		return -22; /* EINVAL */
+	c.data_len = balun_dmirror_buf(cmd);
+	return balun_device_command(dev, &c);
+}
 
 #ifdef __cplusplus
 }

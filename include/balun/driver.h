@@ -109,6 +109,25 @@ struct balun_desc {
 struct balun_options;
 
 /**
+ * struct balun_command - a call to the driver of a device, past core
+ * @driver: name of the driver that is meant; looked for through wrappers
+ * @code: the driver's own number of it
+ * @arg: in and out: a struct of the driver's; no pointers in it, for it may be a copy
+ * @arg_len: its size, at most BALUN_COMMAND_ARG
+ * @data: in and out: memory that never migrates (balun_mem_alloc()), or NULL
+ * @data_len: bytes of it
+ */
+struct balun_command {
+	const char *driver;
+	uint32_t code;
+	void *arg;
+	size_t arg_len;
+	void *data;
+	size_t data_len;
+};
+#define BALUN_COMMAND_ARG 4096
+
+/**
  * struct balun_driver - the ops table; const, append only, checked once by balun_driver_register()
  *
  * @priv below is what open() returned. Errors are negative errnos.
@@ -185,6 +204,11 @@ struct balun_driver {
 	int (*active)(void *priv, bool on);
 	/** @inner: O (wrappers) the driver and priv inside. */
 	const struct balun_driver *(*inner)(void *priv, void **ret_priv);
+	/**
+	 * @command: O what the device does beyond memory, by the driver's own public functions
+	 * (balun_device_command()). No locks; may sleep.
+	 */
+	int (*command)(void *priv, struct balun_space *space, const struct balun_command *c);
 };
 
 /* ---- driver to core ---- */
@@ -259,7 +283,7 @@ BALUN_API int balun_bus_write(struct balun_space *space, uint64_t addr, const vo
 BALUN_API void *balun_bus_ptr(uint64_t addr, size_t len);
 
 /**
- * balun_mem_alloc() - zeroed memory that never migrates; page-aligned from 4 KiB up
+ * balun_mem_alloc() - zeroed memory that never migrates; aligned to 4 KiB, from 2 MiB up to that
  * @bytes: any size; large ones are not populated before use
  * May sleep. Return: memory, or NULL. Freed by balun_mem_free() with the same size.
  */
@@ -277,6 +301,13 @@ BALUN_API void *balun_space_data(struct balun_space *space, struct balun_device 
  * For a driver's own public functions (soft.h). Any context.
  */
 BALUN_API void *balun_device_priv(struct balun_device *dev, const struct balun_driver *drv);
+/**
+ * balun_device_command() - a driver's public function reaches its device, wherever that is served
+ *
+ * For a device of the engine "kernel" the command is done by the driver's module. May sleep.
+ * Return: 0; -EINVAL no such driver runs the device, or @arg is too large; what the op says.
+ */
+BALUN_API int balun_device_command(struct balun_device *dev, const struct balun_command *c);
 /** balun_device_space() - the space that @dev was opened in; any context */
 BALUN_API struct balun_space *balun_device_space(struct balun_device *dev);
 

@@ -347,6 +347,25 @@ static void policy(struct kit *k)
 	kit_verify(k, va, MIB, 5);
 }
 
+/* to a driver that does not run the device, or takes none */
+static void commands(struct kit *k)
+{
+	uint64_t arg[BALUN_COMMAND_ARG / sizeof(uint64_t) + 1] = { 4711 };
+	struct balun_command c = { .driver = "nosuch", .arg = arg, .arg_len = sizeof(arg[0]) };
+
+	CHECK_RC(balun_device_command(k->dev, &c), -EINVAL);
+	c.driver = probe_driver.name;
+	CHECK_RC(balun_device_command(k->dev, &c), -EINVAL);
+	c.driver = NULL;
+	CHECK_RC(balun_device_command(k->dev, &c), -EINVAL);
+	c.driver = "dmirror"; /* with a command that it does not know, or not at all */
+	CHECK_RC(balun_device_command(k->dev, &c), -EINVAL);
+	c.arg_len = sizeof(arg);
+	CHECK_RC(balun_device_command(k->dev, &c), -EINVAL);
+	CHECK_RC(balun_device_command(NULL, &c), -EINVAL);
+	CHECK_EQ(arg[0], 4711);
+}
+
 const struct kit_case cases_api[] = {
 	{ "api-bad-ranges", bad_ranges, NULL, 0 },
 	{ "api-bad-pointers", bad_pointers, NULL, 0 },
@@ -361,6 +380,7 @@ const struct kit_case cases_api[] = {
 	{ "api-driver-tables", driver_tables, NULL, 0 },
 	{ "api-driver-files", driver_files, NULL, 0 },
 	{ "api-driver-priv", priv, NULL, 0 },
+	{ "api-commands", commands, NULL, 0 },
 	{ "api-memory", memory, NULL, 0 },
 	{ "api-policy", policy, NULL, KIT_NO_SPACE },
 	{ NULL, NULL, NULL, 0 },

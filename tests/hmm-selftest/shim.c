@@ -232,16 +232,7 @@ static int op_of(unsigned long request)
 /* bytes of the program's buffer that a command fills */
 static size_t filled(const struct balun_dmirror_cmd *c)
 {
-	switch (c->op) {
-	case BALUN_DMIRROR_READ:
-	case BALUN_DMIRROR_TO_DEVICE:
-	case BALUN_DMIRROR_EXCLUSIVE:
-		return c->len;
-	case BALUN_DMIRROR_SNAPSHOT:
-		return c->len / BALUN_PAGE_SIZE;
-	default:
-		return 0;
-	}
+	return c->op == BALUN_DMIRROR_WRITE ? 0 : balun_dmirror_buf(c);
 }
 
 static bool covers_privately(const char *line, uint64_t addr)
