@@ -269,7 +269,8 @@ void core_release(struct balun_space *sp, unsigned int dev_id, uint64_t va, uint
 {
 	struct balun_device *dev = env_load(&sp->device[dev_id]);
 
-	env_assert(dev);
+	if (!dev) /* closed: what another process has had of it since a fork ends later */
+		return;
 	core_free_place(dev, off >> BALUN_PAGE_SHIFT, len >> BALUN_PAGE_SHIFT);
 	while (len) { /* a run may go on in the next block */
 		uint64_t n = ENV_MIN(len, BALUN_BLOCK_SIZE - va % BALUN_BLOCK_SIZE);

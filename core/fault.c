@@ -82,8 +82,9 @@ struct sight {
 	bool busy;   /* a page is in transit */
 	bool far;    /* not local, and could be */
 	bool away;   /* out of reach of this device: must come here or home */
-	bool shared; /* local, but CPUs reach it, and the access is atomic: home, and back to stay
+	bool common; /* local, but CPUs reach it, and the access is atomic: home, and back to stay
 		      */
+	bool shared; /* local, but also another process's, and the access writes */
 };
 
 static void look(const struct fault *f, struct sight *s)
@@ -100,7 +101,8 @@ static void look(const struct fault *f, struct sight *s)
 		if (r->where == ENGINE_BUSY)
 			s->busy = true;
 		else if (local)
-			s->shared |= r->cpu && f->access == BALUN_ACCESS_ATOMIC;
+			s->common |= r->cpu && f->access == BALUN_ACCESS_ATOMIC,
+				s->shared |= r->shared && fault_writes(f);
 		else if (r->where == ENGINE_DEVICE)
 			s->far = true, s->away |= !r->cpu || f->access == BALUN_ACCESS_ATOMIC;
 		else if (r->movable)
@@ -219,6 +221,15 @@ static int fetch_home(struct fault *f)
 	return err;
 }
 
+static int make_private(struct fault *f)
+{
+	uint64_t va = f->block + ((uint64_t)f->first << BALUN_PAGE_SHIFT);
+	int err = f->sp->engine->unshare(f->sp->e, va, (uint64_t)f->npages << BALUN_PAGE_SHIFT);
+
+	f->moved = false; /* the new pages may come */
+	return err == -EAGAIN ? 0 : err;
+}
+
 /*
  * Segments: every run of the block that lives on the device, so that one fault maps all of it,
  * and what is used in place only as far as it was asked for.
@@ -239,7 +250,9 @@ static int make_segs(struct fault *f)
 		if (r->where == ENGINE_DEVICE && r->dev == f->dev->id) {
 			s->kind = r->cpu ? BALUN_KIND_COHERENT : BALUN_KIND_LOCAL;
 			s->addr = r->cpu ? r->addr : r->off;
-			if (!r->cpu && r->perm & BALUN_PERM_WRITE)
+			if (r->shared)
+				s->perm &= ~BALUN_PERM_WRITE;
+			if (!r->cpu && s->perm & BALUN_PERM_WRITE)
 				s->perm |= BALUN_PERM_ATOMIC;
 			n++;
 		} else if (overlaps(f, r) && r->where != ENGINE_BUSY &&
@@ -312,7 +325,7 @@ static int map_stubborn(struct fault *f)
 	if (err)
 		goto unlock;
 	look(f, &s);
-	if (s.busy || s.away || s.shared || (s.far && f->access == BALUN_ACCESS_ATOMIC))
+	if (s.busy || s.away || s.common || s.shared || (s.far && f->access == BALUN_ACCESS_ATOMIC))
 		err = 1;
 	else
 		err = map_locked(f);
@@ -357,7 +370,11 @@ static int fault_once(struct fault *f)
 			return -EBUSY;
 		return 1;
 	}
-	if (s.shared || (s.away && f->moved)) {
+	if (s.shared) {
+		err = make_private(f);
+		return err ? err : now >= f->deadline ? -EBUSY : 1;
+	}
+	if (s.common || (s.away && f->moved)) {
 		err = fetch_home(f);
 		return err ? err : now >= f->deadline ? -EBUSY : 1;
 	}

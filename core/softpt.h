@@ -60,6 +60,7 @@ int softpt_remap(struct softpt *pt, uint64_t from, uint64_t to, uint64_t len);
 /* engine ops for who has this table: all changes are told to core, no page is anywhere else */
 uint64_t softpt_look_begin(void *e, uint64_t va);
 bool softpt_look_changed(void *e, uint64_t va, uint64_t seq);
+int softpt_unshare(void *e, uint64_t va, uint64_t len);
 uint64_t softpt_evict_strays(void *e, unsigned int dev, uint64_t n);
 
 #endif

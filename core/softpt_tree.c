@@ -284,6 +284,12 @@ bool softpt_look_changed(void *e, uint64_t va, uint64_t seq)
 	return false;
 }
 
+int softpt_unshare(void *e, uint64_t va, uint64_t len)
+{
+	(void)e, (void)va, (void)len;
+	return -EFAULT;
+}
+
 uint64_t softpt_evict_strays(void *e, unsigned int dev, uint64_t n)
 {
 	(void)e, (void)dev, (void)n;

@@ -496,6 +496,7 @@ const struct engine_ops engine_sim = {
 	.look_locked = true,
 	.collect = sim_collect,
 	.commit = sim_commit,
+	.unshare = softpt_unshare,
 	.wait_idle = sim_wait_idle,
 	.poison = sim_poison,
 	.next_lost = sim_next_lost,

@@ -422,6 +422,7 @@ const struct engine_ops engine_uffd = {
 	.look_locked = true,
 	.collect = uffd_collect,
 	.commit = uffd_commit,
+	.unshare = softpt_unshare,
 	.wait_idle = uffd_wait_idle,
 	.poison = uffd_poison,
 	.next_lost = uffd_next_lost,

@@ -22,7 +22,7 @@ public='balun/[a-z]+\.h'
 check include "$public"
 check env "$public|env/[a-z_]+\.h|env_kernel\.h"
 check core "$public|env/env\.h|core/[a-z_]+\.h"
-check engine "$public|env/env\.h|core/[a-z_]+\.h|engine/(uffd|sim)/[a-z_]+\.h"
+check engine "$public|env/env\.h|core/[a-z_]+\.h|engine/(uffd|sim|client|kernel)/[a-z_/]+\.h"
 check drivers "$public|env/env\.h|drivers/[a-z_]+\.h"
 check tools "$public|tools/[a-z_]+\.h|bench/bench\.h|tests/conformance/conform\.h"
 check bench "$public|bench/[a-z_]+\.h"
@@ -33,7 +33,7 @@ check tests/barrier "$public|env/env\.h|tests/(conformance|barrier)/[a-z_]+\.h"
 
 # an engine's own headers stay inside it
 out=$(grep -rnE --include='*.[ch]' 'include "(drivers|engine)/' . --exclude-dir=build* |
-	grep -vE '^\./(drivers/[^:]*:[0-9]+:#include "drivers/|engine/uffd/[^:]*:[0-9]+:#include "engine/uffd/|engine/sim/[^:]*:[0-9]+:#include "engine/sim/|tests/(unit|sim|uffd|fuzz)/)')
+	grep -vE '^\./(drivers/[^:]*:[0-9]+:#include "drivers/|engine/uffd/[^:]*:[0-9]+:#include "engine/uffd/|engine/sim/[^:]*:[0-9]+:#include "engine/sim/|engine/client/[^:]*:[0-9]+:#include "engine/client/|engine/kernel/[^:]*:[0-9]+:#include "engine/kernel/|tests/(unit|sim|uffd|fuzz)/)')
 [ -z "$out" ]
 report $? "drivers/ and engine/ are included from outside: $out"
 

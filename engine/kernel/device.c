@@ -1,0 +1,342 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * The memory of a device as pages of the kernel: made when the device is attached, handed out place
+ * by place, and told of to core when the kernel lets go of one.
+ *
+ * A page is free (no reference, bit in used clear), taken (used), or freed: the kernel has dropped
+ * its last reference, in whatever context, and core has not been told yet. Only core gives a place
+ * out again, so a page is not taken before core was told. Core frees by itself the places of pages
+ * that it gave and that did not move there (kpage_forget()).
+ */
+#include <linux/ioport.h>
+#include <linux/module.h>
+#include <linux/slab.h>
+
+#include "engine/kernel/kernel.h"
+
+static bool is_used(struct kdev *d, unsigned long no)
+{
+	return test_bit(no, d->used);
+}
+
+/* the kernel has dropped the last reference; any context */
+static void page_is_free(struct page *page)
+{
+	struct kdev *d = kpage_device(page);
+	unsigned long no = kpage_no(d, page), flags;
+
+	spin_lock_irqsave(&d->lock, flags);
+	if (is_used(d, no)) {
+		__set_bit(no, d->freed);
+		schedule_work(&d->work);
+	}
+	spin_unlock_irqrestore(&d->lock, flags);
+}
+
+static const struct dev_pagemap_ops pagemap_ops = {
+	COMPAT_PAGE_FREE(page_is_free),
+	.migrate_to_ram = kmigrate_to_ram,
+};
+
+/* ---- taking and freeing ---- */
+
+struct page *kpage_take(struct kdev *d, unsigned long no, u64 va)
+{
+	struct page *page = pfn_to_page(d->first + no);
+	unsigned long flags;
+
+	spin_lock_irqsave(&d->lock, flags);
+	WARN_ON_ONCE(is_used(d, no));
+	__set_bit(no, d->used);
+	d->nused++;
+	d->at[no] = va;
+	spin_unlock_irqrestore(&d->lock, flags);
+	compat_device_page_init(page, &d->pagemap);
+	return page;
+}
+
+void kpage_forget(struct kdev *d, struct page *page)
+{
+	unsigned long flags;
+
+	spin_lock_irqsave(&d->lock, flags);
+	__clear_bit(kpage_no(d, page), d->used);
+	d->nused--;
+	spin_unlock_irqrestore(&d->lock, flags);
+}
+
+void kpage_drop(struct kdev *d, struct page *page)
+{
+	kpage_forget(d, page);
+	unlock_page(page);
+	put_page(page);
+}
+
+bool kpage_lost(struct kdev *d, struct page *page)
+{
+	return READ_ONCE(d->at[kpage_no(d, page)]) & KPAGE_LOST;
+}
+
+void kpage_lose(struct kdev *d, struct page *page)
+{
+	unsigned long no = kpage_no(d, page), flags;
+
+	spin_lock_irqsave(&d->lock, flags);
+	WRITE_ONCE(d->at[no], d->at[no] | KPAGE_LOST);
+	spin_unlock_irqrestore(&d->lock, flags);
+}
+
+/* takes the next run of freed pages that were one after the other: returns how many, 0: none */
+static unsigned long next_freed(struct kdev *d, unsigned long *ret_no, u64 *ret_va)
+{
+	unsigned long no, n = 0;
+
+	spin_lock_irq(&d->lock);
+	no = find_first_bit(d->freed, d->npages);
+	*ret_no = no;
+	if (no < d->npages)
+		*ret_va = d->at[no] & KPAGE_ADDR;
+	for (; no < d->npages && test_bit(no, d->freed) &&
+	       (d->at[no] & KPAGE_ADDR) == *ret_va + n * PAGE_SIZE;
+	     no++, n++) {
+		__clear_bit(no, d->freed);
+		__clear_bit(no, d->used);
+		d->at[no] = 0;
+		d->nused--;
+	}
+	spin_unlock_irq(&d->lock);
+	return n;
+}
+
+void kdevice_tell(struct kdev *d)
+{
+	unsigned long no, n;
+	u64 va;
+
+	mutex_lock(&d->told_lock);
+	while ((n = next_freed(d, &no, &va)))
+		if (!d->ended)
+			core_release(d->k->space, d->id, va, (u64)no << PAGE_SHIFT,
+				     (u64)n << PAGE_SHIFT);
+	mutex_unlock(&d->told_lock);
+}
+
+/* ---- the end ---- */
+
+static void device_free(struct kdev *d)
+{
+	if (d->pagemap.nr_range)
+		memunmap_pages(&d->pagemap);
+	if (d->res)
+		release_mem_region(d->res->start, resource_size(d->res));
+	kvfree(d->at);
+	kvfree(d->freed);
+	kvfree(d->used);
+	kfree(d);
+	module_put(THIS_MODULE);
+}
+
+/* the last lost page of a device that is closed was unmapped */
+static void device_work(struct work_struct *w)
+{
+	struct kdev *d = container_of(w, struct kdev, work);
+
+	kdevice_tell(d);
+	if (READ_ONCE(d->ended) && !READ_ONCE(d->nused))
+		device_free(d);
+}
+
+/*
+ * All that could come home has; what is left is lost, and stays until the program unmaps it: a
+ * touch of it must find who says SIGBUS.
+ */
+void kdevice_detach(void *e, unsigned int dev)
+{
+	struct kengine *k = e;
+	struct kdev *d = k->dev[dev];
+
+	k->dev[dev] = NULL;
+	flush_work(&d->work);
+	kdevice_tell(d);
+	mutex_lock(&d->told_lock);
+	WRITE_ONCE(d->ended, true);
+	mutex_unlock(&d->told_lock);
+	schedule_work(&d->work);
+}
+
+/* ---- the beginning ---- */
+
+static int make_pages(struct kdev *d, u64 bytes)
+{
+#ifdef CONFIG_DEVICE_PRIVATE
+	void *p;
+
+	d->res = request_free_mem_region(&iomem_resource, bytes, "balun");
+	if (IS_ERR(d->res)) {
+		d->res = NULL;
+		return -ENOMEM;
+	}
+	d->pagemap.type = MEMORY_DEVICE_PRIVATE;
+	d->pagemap.range.start = d->res->start;
+	d->pagemap.range.end = d->res->end;
+	d->pagemap.nr_range = 1;
+	d->pagemap.ops = &pagemap_ops;
+	d->pagemap.owner = d->k;
+	p = memremap_pages(&d->pagemap, numa_node_id());
+	if (IS_ERR(p)) {
+		d->pagemap.nr_range = 0;
+		return PTR_ERR(p);
+	}
+	d->first = PHYS_PFN(d->res->start);
+#endif
+	return 0;
+}
+
+/*
+ * What is moved is copied by the driver: that its memory is the host's helps nobody here. Without
+ * CONFIG_DEVICE_PRIVATE there are no pages, and the device uses everything in place.
+ */
+int kdevice_attach(void *e, unsigned int dev, struct balun_desc *desc)
+{
+	unsigned long npages = desc->mem_bytes >> PAGE_SHIFT;
+	struct kdev *d = kzalloc(sizeof(*d), GFP_KERNEL);
+	struct kengine *k = e;
+	int err = -ENOMEM;
+
+	if (!d)
+		return -ENOMEM;
+	__module_get(THIS_MODULE);
+	d->k = k;
+	d->id = dev;
+	d->npages = npages;
+	spin_lock_init(&d->lock);
+	mutex_init(&d->told_lock);
+	INIT_WORK(&d->work, device_work);
+	d->used = kvcalloc(BITS_TO_LONGS(npages), sizeof(long), GFP_KERNEL);
+	d->freed = kvcalloc(BITS_TO_LONGS(npages), sizeof(long), GFP_KERNEL);
+	d->at = kvcalloc(npages, sizeof(*d->at), GFP_KERNEL);
+	if (d->used && d->freed && d->at)
+		err = make_pages(d, desc->mem_bytes);
+	if (err) {
+		device_free(d);
+		return err;
+	}
+	desc->caps &= ~(BALUN_CAP_HOST_MEMORY | BALUN_CAP_COHERENT);
+	k->dev[dev] = d;
+	return 0;
+}
+
+/* ---- lost pages ---- */
+
+/* mmap_lock held: no page in the range is freed or moved by who needs it for writing, but it may be
+ * by others: a page that is lost while it leaves has come home */
+static uint64_t poison_pages(struct kengine *k, unsigned int dev, const unsigned long *pfns,
+			     unsigned int n)
+{
+	uint64_t lost = 0;
+	unsigned int i;
+
+	for (i = 0; i < n; i++) {
+		struct kdev *d = kpfn_device(k, pfns[i]);
+		unsigned long no, flags;
+
+		if (!d || d->id != dev)
+			continue;
+		no = kpage_no(d, hmm_pfn_to_page(pfns[i]));
+		spin_lock_irqsave(&d->lock, flags);
+		if (is_used(d, no) && !test_bit(no, d->freed) && !(d->at[no] & KPAGE_LOST)) {
+			WRITE_ONCE(d->at[no], d->at[no] | KPAGE_LOST);
+			lost++;
+		}
+		spin_unlock_irqrestore(&d->lock, flags);
+	}
+	return lost;
+}
+
+uint64_t kpoison(void *e, unsigned int dev, uint64_t va, uint64_t len)
+{
+	struct kengine *k = e;
+	bool held = kfault_here(k);
+	unsigned long *pfns;
+	uint64_t lost;
+
+	if (!held && !mmget_not_zero(k->mm))
+		return 0;
+	pfns = mempool_alloc(k->snapshots, GFP_KERNEL);
+	if (!held)
+		mmap_read_lock(k->mm);
+	ksnapshot(k, va, va + len, pfns);
+	lost = poison_pages(k, dev, pfns, len >> PAGE_SHIFT);
+	if (!held) {
+		mmap_read_unlock(k->mm);
+		mmput(k->mm);
+	}
+	mempool_free(pfns, k->snapshots);
+	return lost;
+}
+
+/* ---- all pages of a device, by the hints of where they are ---- */
+
+/* the page with the lowest address from @va on whose lost bit is @lost; false: none */
+static bool lowest(struct kdev *d, u64 va, bool lost, u64 *ret_va)
+{
+	unsigned long no;
+	bool found = false;
+
+	spin_lock_irq(&d->lock);
+	for_each_set_bit(no, d->used, d->npages)
+	{
+		u64 at = d->at[no];
+
+		if (test_bit(no, d->freed) || !!(at & KPAGE_LOST) != lost)
+			continue;
+		at &= KPAGE_ADDR;
+		if (at >= va && (!found || at < *ret_va)) {
+			*ret_va = at;
+			found = true;
+		}
+	}
+	spin_unlock_irq(&d->lock);
+	return found;
+}
+
+static bool lowest_of(struct kengine *k, unsigned int dev, u64 va, bool lost, u64 *ret_va)
+{
+	bool found = false;
+	unsigned int i;
+	u64 at;
+
+	for (i = 1; i < MAX_DEVICES; i++) {
+		if (!k->dev[i] || (dev && i != dev) || !lowest(k->dev[i], va, lost, &at))
+			continue;
+		if (!found || at < *ret_va)
+			*ret_va = at;
+		found = true;
+	}
+	return found;
+}
+
+/* a page that is not where it was put is a stray: kevict_strays() finds it */
+static bool next_where(struct kengine *k, unsigned int dev, u64 va, enum engine_where where,
+		       struct engine_run *ret)
+{
+	while (lowest_of(k, dev, va, where == ENGINE_LOST, &va)) {
+		u64 left = BALUN_BLOCK_SIZE - (va & (BALUN_BLOCK_SIZE - 1));
+
+		kdescribe(k, va, left, DESCRIBE_WHERE, ret, 1);
+		if (ret->where == where && (!dev || ret->dev == dev))
+			return true;
+		va += PAGE_SIZE;
+	}
+	return false;
+}
+
+bool knext_lost(void *e, uint64_t va, struct engine_run *ret)
+{
+	return next_where(e, 0, va, ENGINE_LOST, ret);
+}
+
+bool knext_away(void *e, unsigned int dev, uint64_t va, struct engine_run *ret)
+{
+	return next_where(e, dev, va, ENGINE_DEVICE, ret);
+}

@@ -1,0 +1,171 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/**
+ * DOC: kernel.h - the engine over the kernel's own HMM
+ *
+ * The kernel's page tables are the only record of where a page is: a page on a device is a
+ * device-private (or coherent) page of the device's dev_pagemap. Beside them this engine keeps, for
+ * each such page, where the page was put last (a hint, see struct kdev), and nothing else.
+ *
+ *   mirror.c   subscriptions to changes of the address space, and looking at it
+ *   device.c   the pages of a device: made, freed, ended
+ *   migrate.c  collect and commit over migrate_vma_*()
+ *   fault.c    a CPU touches a page of a device
+ *   strays.c   pages taken home by what they are, not by where they are mapped
+ *   place.c    accesses in place
+ *
+ * Lock order, outermost first: mmap_lock > core's mirror locks > what drivers take in unmap().
+ * regions_lock is not held with any of them, except that an insertion takes mmap_lock inside.
+ */
+#ifndef BALUN_ENGINE_KERNEL_H
+#define BALUN_ENGINE_KERNEL_H
+
+#include <linux/hmm.h>
+#include <linux/list.h>
+#include <linux/memremap.h>
+#include <linux/mempool.h>
+#include <linux/migrate.h>
+#include <linux/mm.h>
+#include <linux/mmu_notifier.h>
+#include <linux/mutex.h>
+#include <linux/spinlock.h>
+#include <linux/workqueue.h>
+#include <linux/xarray.h>
+
+#include "core/engine.h"
+#include "engine/kernel/compat/compat.h"
+
+#define REGION_SHIFT  30 /* of the address space that one subscription covers: see mirror.c */
+#define BLOCK_PAGES   BALUN_BLOCK_PAGES
+#define MAX_DEVICES   (BALUN_MAX_DEVICES + 1)
+#define SNAPSHOT_SIZE (BLOCK_PAGES * sizeof(unsigned long))
+
+/**
+ * struct region - a subscription to the changes of a part of the address space
+ */
+struct region {
+	struct mmu_interval_notifier sub;
+	struct kengine *k;
+};
+
+/**
+ * struct kdev - a device's memory as pages
+ * @pagemap: the pages; owner: the engine, so that all devices of a space can be told from others'
+ * @first: page frame of offset 0
+ * @used: a bit for each page that core has given a place to and that has not come free since
+ * @freed: a bit for each page that the kernel has let go of, and core has not been told of yet:
+ *         the kernel does so in any context, and core takes locks
+ * @at: where each used page was put (KPAGE_*): a hint, for mremap() tells nobody
+ * @lock: of @at, @used and @freed together; may be taken in any context
+ * @ended: the device is closed, and pages of it are lost: they stay until they are unmapped
+ */
+struct kdev {
+	struct kengine *k;
+	unsigned int id;
+	bool ended;
+	unsigned long npages, first;
+	struct dev_pagemap pagemap;
+	struct resource *res;
+	spinlock_t lock;
+	unsigned long *used, *freed;
+	u64 *at;
+	unsigned long nused;
+	struct mutex told_lock; /* one at a time tells core */
+	struct work_struct work;
+};
+
+/* in kdev.at: the page's address, and in its low bits: */
+#define KPAGE_LOST 1UL /* its content is lost: a touch is SIGBUS */
+#define KPAGE_ADDR (~(u64)(PAGE_SIZE - 1))
+
+/**
+ * struct kfault - a CPU's fault that this task serves: mmap_lock is held already, and only pages of
+ * the faulting mapping can be moved
+ */
+struct kfault {
+	struct list_head link;
+	struct task_struct *task;
+	struct vm_fault *vmf;
+};
+
+struct kengine {
+	struct balun_space *space;
+	struct mm_struct *mm; /* mmgrab: the structure lives, the address space may be gone */
+	struct mutex regions_lock;
+	struct xarray regions;
+	spinlock_t faults_lock;
+	struct list_head faults;
+	mempool_t *snapshots; /* SNAPSHOT_SIZE each: a look must not fail */
+	mempool_t *transits;
+	struct kdev *dev[MAX_DEVICES];
+};
+
+/* pages [first, first + n) of the block, all in one mapping: one migrate_vma */
+struct ksub {
+	u16 first, n;
+};
+
+/**
+ * struct ktransit - a batch between collect and commit: mmap_lock is held for reading meanwhile
+ */
+struct ktransit {
+	struct kfault *fault; /* whose mmap_lock it is; NULL: our own */
+	unsigned int nsubs;
+	struct ksub sub[BLOCK_PAGES];
+	unsigned long src[BLOCK_PAGES], dst[BLOCK_PAGES];
+};
+
+/* mirror.c */
+struct region *kregion_get(struct kengine *k, u64 va); /* NULL: not watched; may sleep */
+u64 klook_begin(void *e, uint64_t va);
+bool klook_changed(void *e, uint64_t va, uint64_t seq);
+void kregions_end(struct kengine *k);
+int kdescribe(void *e, uint64_t va, uint64_t len, enum engine_detail detail, struct engine_run *run,
+	      int n);
+/* @pfns: what the page table has for [va, end); mmap_lock held. Not watched: all 0 */
+void ksnapshot(struct kengine *k, u64 va, u64 end, unsigned long *pfns);
+/* private memory of the program: what may move, if it is there */
+bool kvma_movable(const struct vm_area_struct *vma);
+/* of a snapshot: a page of ours? */
+struct kdev *kpfn_device(const struct kengine *k, unsigned long pfn);
+
+/* device.c */
+int kdevice_attach(void *e, unsigned int dev, struct balun_desc *desc);
+void kdevice_detach(void *e, unsigned int dev);
+struct page *kpage_take(struct kdev *d, unsigned long no, u64 va); /* locked, one reference */
+void kpage_drop(struct kdev *d, struct page *page); /* as if it had not been taken; unlocks, puts */
+void kpage_forget(struct kdev *d, struct page *page); /* core frees it: its end tells nobody */
+void kdevice_tell(struct kdev *d);		      /* core of what has come free */
+bool kpage_lost(struct kdev *d, struct page *page);
+void kpage_lose(struct kdev *d, struct page *page);
+uint64_t kpoison(void *e, unsigned int dev, uint64_t va, uint64_t len);
+bool knext_lost(void *e, uint64_t va, struct engine_run *ret);
+bool knext_away(void *e, unsigned int dev, uint64_t va, struct engine_run *ret);
+static inline struct kdev *kpage_device(const struct page *page)
+{
+	return container_of(compat_pgmap(page), struct kdev, pagemap);
+}
+static inline unsigned long kpage_no(const struct kdev *d, const struct page *page)
+{
+	return page_to_pfn(page) - d->first;
+}
+
+/* migrate.c */
+int kcollect(void *e, struct engine_batch *b);
+void kcommit(void *e, struct engine_batch *b);
+void kdiscard(void *e, uint64_t va, uint64_t len);
+
+/* fault.c */
+struct kfault *kfault_here(struct kengine *k); /* NULL: this task serves none */
+vm_fault_t kmigrate_to_ram(struct vm_fault *vmf);
+
+/* strays.c */
+uint64_t kevict_strays(void *e, unsigned int dev, uint64_t n);
+/* up to BLOCK_PAGES collected pages of @d, from @src to new ones; mmap_lock need not be held */
+unsigned int kcopy_home(struct kdev *d, unsigned long *src, unsigned long *dst, unsigned int n);
+
+/* place.c */
+int kbus_read(void *e, uint64_t addr, void *buf, size_t len);
+int kbus_write(void *e, uint64_t addr, const void *buf, size_t len);
+int kunshare(void *e, uint64_t va, uint64_t len);
+
+#endif

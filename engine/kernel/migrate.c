@@ -1,0 +1,304 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * Collect and commit over migrate_vma_setup(), _pages() and _finalize(). From one to the other
+ * mmap_lock is held for reading: what is mapped there stays mapped, and pages that were collected
+ * are locked and out of every page table. So a page in transit is never gone; and whatever was not
+ * moved, for whatever reason, is put back by the kernel in _finalize().
+ */
+#include <linux/highmem.h>
+#include <linux/mmap_lock.h>
+#include <linux/sched/mm.h>
+
+#include "engine/kernel/kernel.h"
+
+/* ---- what to ask for ---- */
+
+/* of a page as it was seen: PAGE_IDLE: to be collected */
+static enum engine_status page_status(const struct kengine *k, const struct engine_batch *b,
+				      const struct vm_area_struct *vma, unsigned long pfn)
+{
+	struct kdev *d = kpfn_device(k, pfn);
+
+	if (!vma || !kvma_movable(vma))
+		return PAGE_UNMOVABLE;
+	if (d && kpage_lost(d, hmm_pfn_to_page(pfn)))
+		return PAGE_UNMOVABLE;
+	if (!b->dst)
+		return d && (!b->src || b->src == d->id) ? PAGE_IDLE : PAGE_ALREADY;
+	if (d && d->id == b->dst)
+		return PAGE_ALREADY;
+	if (d || pfn & HMM_PFN_VALID)
+		return PAGE_IDLE;
+	if (!vma_is_anonymous(vma))
+		return PAGE_UNMOVABLE; /* a hole that a file fills */
+	return b->holes ? PAGE_IDLE : PAGE_EMPTY;
+}
+
+/* runs of wanted pages that are to be collected, cut where a mapping ends */
+static void find_subs(struct kengine *k, struct ktransit *t, struct engine_batch *b,
+		      const unsigned long *pfns)
+{
+	struct vm_area_struct *vma = NULL;
+	unsigned int i;
+
+	for (i = env_bits_next(b->want, 0, true); i < BLOCK_PAGES;
+	     i = env_bits_next(b->want, i + 1, true)) {
+		struct ksub *s = t->nsubs ? &t->sub[t->nsubs - 1] : NULL;
+		struct vm_area_struct *before = vma;
+		u64 va = b->va + i * PAGE_SIZE;
+
+		if (!vma || va >= vma->vm_end)
+			vma = find_vma(k->mm, va);
+		b->status[i] = page_status(k, b, vma && va >= vma->vm_start ? vma : NULL, pfns[i]);
+		if (b->status[i] == PAGE_IDLE && t->fault && vma != t->fault->vmf->vma)
+			b->status[i] = PAGE_BUSY; /* not with this fault's mmap_lock */
+		if (b->status[i] != PAGE_IDLE)
+			continue;
+		if (s && before == vma && s->first + s->n == i)
+			s->n++;
+		else
+			t->sub[t->nsubs++] = (struct ksub){ .first = i, .n = 1 };
+	}
+}
+
+static void sub_args(struct kengine *k, struct ktransit *t, const struct engine_batch *b,
+		     const struct ksub *s, struct migrate_vma *m)
+{
+	u64 va = b->va + s->first * PAGE_SIZE;
+
+	*m = (struct migrate_vma){
+		.vma = find_vma(k->mm, va),
+		.start = va,
+		.end = va + s->n * PAGE_SIZE,
+		.src = t->src + s->first,
+		.dst = t->dst + s->first,
+		.npages = s->n,
+		.pgmap_owner = k,
+		.flags = MIGRATE_VMA_SELECT_DEVICE_PRIVATE,
+		.fault_page = t->fault ? t->fault->vmf->page : NULL,
+	};
+	if (b->dst)
+		m->flags |= MIGRATE_VMA_SELECT_SYSTEM;
+}
+
+/* ---- collected pages ---- */
+
+static void piece_add(struct engine_batch *b, const struct engine_piece *p)
+{
+	struct engine_piece *last = b->npieces ? &b->piece[b->npieces - 1] : NULL;
+	u64 len = last ? (u64)last->npages << PAGE_SHIFT : 0;
+
+	if (last && last->first + last->npages == p->first && last->src_kind == p->src_kind &&
+	    last->src_dev == p->src_dev && last->dst + len == p->dst &&
+	    (p->src_kind == BALUN_KIND_ZERO || last->src + len == p->src)) {
+		last->npages += p->npages;
+		return;
+	}
+	b->piece[b->npieces++] = *p;
+}
+
+static u64 page_bus(struct page *page)
+{
+	return (uintptr_t)page_address(page);
+}
+
+/* where page i goes: its new page, locked, or NULL */
+static struct page *new_page(struct kengine *k, const struct engine_batch *b, unsigned int i,
+			     struct engine_piece *p)
+{
+	u64 va = b->va + i * PAGE_SIZE;
+	struct page *page;
+
+	if (b->dst) {
+		p->dst_kind = BALUN_KIND_LOCAL;
+		p->dst_dev = b->dst;
+		p->dst = (u64)b->place[i] << PAGE_SHIFT;
+		return kpage_take(k->dev[b->dst], b->place[i], va);
+	}
+	page = alloc_page(GFP_HIGHUSER_MOVABLE);
+	if (!page)
+		return NULL;
+	lock_page(page);
+	p->dst_kind = BALUN_KIND_SYSTEM;
+	p->dst = page_bus(page);
+	return page;
+}
+
+static void take_page(struct kengine *k, struct ktransit *t, struct engine_batch *b, unsigned int i)
+{
+	struct page *page = migrate_pfn_to_page(t->src[i]), *to;
+	struct engine_piece p = { .first = i, .npages = 1, .src_kind = BALUN_KIND_ZERO };
+
+	t->dst[i] = 0;
+	b->origin[i] = 0; /* its end is told by kdevice_tell() */
+	if (!(t->src[i] & MIGRATE_PFN_MIGRATE)) {
+		b->status[i] = PAGE_BUSY;
+		return;
+	}
+	if (page && is_zone_device_page(page)) {
+		p.src_kind = BALUN_KIND_LOCAL;
+		p.src_dev = kpage_device(page)->id;
+		p.src = (u64)kpage_no(kpage_device(page), page) << PAGE_SHIFT;
+		if (p.src_dev == b->dst || (b->src && p.src_dev != b->src)) {
+			b->status[i] = PAGE_BUSY; /* changed since it was looked at */
+			return;
+		}
+		b->origin[i] = p.src_dev << 28 | (u32)kpage_no(kpage_device(page), page);
+	} else if (page) {
+		p.src_kind = BALUN_KIND_SYSTEM;
+		p.src = page_bus(page);
+	}
+	to = new_page(k, b, i, &p);
+	if (!to) {
+		b->status[i] = PAGE_NOMEM;
+		return;
+	}
+	t->dst[i] = migrate_pfn(page_to_pfn(to));
+	b->status[i] = PAGE_TAKEN;
+	piece_add(b, &p);
+}
+
+static void collect_sub(struct kengine *k, struct ktransit *t, struct engine_batch *b,
+			const struct ksub *s)
+{
+	struct migrate_vma m;
+	unsigned int i;
+
+	sub_args(k, t, b, s, &m);
+	if (migrate_vma_setup(&m)) {
+		memset(b->status + s->first, PAGE_UNMOVABLE, s->n);
+		memset(t->src + s->first, 0, s->n * sizeof(*t->src));
+		memset(t->dst + s->first, 0, s->n * sizeof(*t->dst));
+		return;
+	}
+	for (i = s->first; i < s->first + s->n; i++)
+		take_page(k, t, b, i);
+}
+
+/* ---- the two ops ---- */
+
+static bool mm_enter(struct kengine *k, struct ktransit *t)
+{
+	t->fault = kfault_here(k);
+	if (t->fault)
+		return true;
+	if (!mmget_not_zero(k->mm))
+		return false;
+	mmap_read_lock(k->mm);
+	return true;
+}
+
+static void mm_leave(struct kengine *k, struct ktransit *t)
+{
+	if (t->fault)
+		return;
+	mmap_read_unlock(k->mm);
+	mmput(k->mm);
+}
+
+int kcollect(void *e, struct engine_batch *b)
+{
+	unsigned int first = env_bits_next(b->want, 0, true), last = BLOCK_PAGES, i;
+	struct kengine *k = e;
+	struct ktransit *t;
+	unsigned long *pfns;
+
+	if (b->dst && !k->dev[b->dst]->pagemap.nr_range)
+		return -EFAULT; /* no pages: CONFIG_DEVICE_PRIVATE */
+	while (!env_bit(b->want, last - 1))
+		last--;
+	kregion_get(k, b->va);
+	t = mempool_alloc(k->transits, GFP_KERNEL);
+	t->nsubs = 0;
+	if (!mm_enter(k, t)) {
+		mempool_free(t, k->transits);
+		return -EFAULT; /* the process has ended */
+	}
+	pfns = mempool_alloc(k->snapshots, GFP_KERNEL);
+	ksnapshot(k, b->va + first * PAGE_SIZE, b->va + last * PAGE_SIZE, pfns + first);
+	find_subs(k, t, b, pfns);
+	mempool_free(pfns, k->snapshots);
+	for (i = 0; i < t->nsubs; i++)
+		collect_sub(k, t, b, &t->sub[i]);
+	b->engine = t;
+	return 0;
+}
+
+/* a page whose copy failed stays where it was: its new page is given up */
+static void give_up(struct kengine *k, struct ktransit *t, struct engine_batch *b, unsigned int i)
+{
+	struct page *page = migrate_pfn_to_page(t->dst[i]);
+
+	t->dst[i] = 0;
+	b->origin[i] = 0;
+	if (!page)
+		return;
+	if (b->dst) {
+		kpage_drop(k->dev[b->dst], page);
+	} else {
+		unlock_page(page);
+		put_page(page);
+	}
+}
+
+static void commit_sub(struct kengine *k, struct ktransit *t, struct engine_batch *b,
+		       const struct ksub *s)
+{
+	unsigned int i, end = s->first + s->n;
+	struct migrate_vma m;
+
+	for (i = s->first; i < end; i++)
+		if (b->status[i] != PAGE_TAKEN)
+			give_up(k, t, b, i);
+	sub_args(k, t, b, s, &m);
+	migrate_vma_pages(&m);
+	for (i = s->first; i < end; i++) {
+		b->origin[i] = 0;
+		if (b->status[i] != PAGE_TAKEN)
+			continue;
+		b->status[i] = t->src[i] & MIGRATE_PFN_MIGRATE ? PAGE_MOVED : PAGE_BUSY;
+		if (b->status[i] == PAGE_BUSY && b->dst)
+			kpage_forget(k->dev[b->dst], migrate_pfn_to_page(t->dst[i]));
+	}
+	migrate_vma_finalize(&m);
+}
+
+void kcommit(void *e, struct engine_batch *b)
+{
+	struct ktransit *t = b->engine;
+	struct kengine *k = e;
+	unsigned int i;
+
+	for (i = 0; i < t->nsubs; i++)
+		commit_sub(k, t, b, &t->sub[i]);
+	mm_leave(k, t);
+	mempool_free(t, k->transits);
+	b->engine = NULL;
+	/* what came home has left its place: core may be waiting for it */
+	for (i = 1; i < MAX_DEVICES; i++)
+		if (k->dev[i])
+			kdevice_tell(k->dev[i]);
+}
+
+/* home with zeros: as a discard in the program's own memory, whose pages are there still */
+void kdiscard(void *e, uint64_t va, uint64_t len)
+{
+	struct kengine *k = e;
+	struct engine_batch *b = kvzalloc(sizeof(*b), GFP_KERNEL);
+	unsigned int i, j;
+
+	if (!b) /* a hint */
+		return;
+	b->space = k->space;
+	b->va = va & ~(BALUN_BLOCK_SIZE - 1);
+	env_bits_set_range(b->want, (va - b->va) >> PAGE_SHIFT, len >> PAGE_SHIFT);
+	if (kcollect(k, b))
+		goto free;
+	for (i = 0; i < b->npieces; i++)
+		for (j = 0; j < b->piece[i].npages; j++)
+			clear_highpage(
+				virt_to_page((void *)(uintptr_t)(b->piece[i].dst + j * PAGE_SIZE)));
+	kcommit(k, b);
+free:
+	kvfree(b);
+}

@@ -1,0 +1,252 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * Seeing the address space: subscriptions to its changes, and looking at it.
+ *
+ * One subscription for all of it would make every munmap() of a busy program spoil every look; one
+ * for each block would be a million of them. So there is one for each GiB that a device has asked
+ * for, made at the first look and kept to the end.
+ *
+ * A look is right if no change was under way when it began (mmu_interval_read_begin() waits for
+ * that) and none has begun since: core asks (klook_changed()) with the block's mirror lock, under
+ * which the callback below takes the device's entries away. mmu_interval_set_seq() comes before
+ * that lock: who checks with the lock before us maps what we then unmap; who checks after us has
+ * the new number, by the lock's order.
+ */
+#include <linux/mmap_lock.h>
+#include <linux/sched/mm.h>
+#include <linux/slab.h>
+
+#include "engine/kernel/kernel.h"
+
+static bool region_invalidate(struct mmu_interval_notifier *sub,
+			      const struct mmu_notifier_range *range, unsigned long seq)
+{
+	struct region *r = container_of(sub, struct region, sub);
+	u64 start = max_t(u64, range->start, sub->interval_tree.start);
+	u64 end = min_t(u64, range->end, sub->interval_tree.last + 1);
+
+	/* What core moves it has taken from the devices itself, and keeps from them: no more to do.
+	 * A device waits for its workers, and the stripes are mutexes: who may not sleep has to
+	 * come back. */
+	if (range->event == MMU_NOTIFY_MIGRATE && range->owner == r->k)
+		return true;
+	if (!mmu_notifier_range_blockable(range))
+		return false;
+	mmu_interval_set_seq(sub, seq);
+	core_invalidate_now(r->k->space, start, end - start);
+	return true;
+}
+
+static const struct mmu_interval_notifier_ops region_ops = { .invalidate = region_invalidate };
+
+static struct region *region_make(struct kengine *k, unsigned long no)
+{
+	struct region *r = kzalloc(sizeof(*r), GFP_KERNEL);
+	int err;
+
+	if (!r)
+		return NULL;
+	r->k = k;
+	err = mmu_interval_notifier_insert(&r->sub, k->mm, (u64)no << REGION_SHIFT,
+					   1UL << REGION_SHIFT, &region_ops);
+	if (err)
+		goto err_free;
+	err = xa_err(xa_store(&k->regions, no, r, GFP_KERNEL));
+	if (err)
+		goto err_remove;
+	return r;
+err_remove:
+	mmu_interval_notifier_remove(&r->sub);
+err_free:
+	kfree(r);
+	return NULL;
+}
+
+/* Who serves a CPU's fault holds mmap_lock, which an insertion may want for itself. */
+struct region *kregion_get(struct kengine *k, u64 va)
+{
+	struct region *r = xa_load(&k->regions, va >> REGION_SHIFT);
+
+	if (r || kfault_here(k))
+		return r;
+	mutex_lock(&k->regions_lock);
+	r = xa_load(&k->regions, va >> REGION_SHIFT);
+	if (!r)
+		r = region_make(k, va >> REGION_SHIFT);
+	mutex_unlock(&k->regions_lock);
+	return r;
+}
+
+void kregions_end(struct kengine *k)
+{
+	struct region *r;
+	unsigned long no;
+
+	xa_for_each(&k->regions, no, r)
+	{
+		mmu_interval_notifier_remove(&r->sub);
+		kfree(r);
+	}
+	xa_destroy(&k->regions);
+}
+
+/* Without memory for a subscription the look finds nothing, and nothing is mapped: ksnapshot(). */
+u64 klook_begin(void *e, uint64_t va)
+{
+	struct region *r = kregion_get(e, va);
+
+	return r ? mmu_interval_read_begin(&r->sub) : 0;
+}
+
+bool klook_changed(void *e, uint64_t va, uint64_t seq)
+{
+	struct kengine *k = e;
+	struct region *r = xa_load(&k->regions, va >> REGION_SHIFT);
+
+	return !r || mmu_interval_read_retry(&r->sub, seq);
+}
+
+/* ---- looking ---- */
+
+/*
+ * By itself one consistent look; whether it still holds when it is used is core's question. Bounded
+ * by nothing but what others do to the range: each round is caused by one of their changes.
+ */
+void ksnapshot(struct kengine *k, u64 va, u64 end, unsigned long *pfns)
+{
+	struct region *r = xa_load(&k->regions, va >> REGION_SHIFT);
+	struct hmm_range range = {
+		.start = va, .end = end, .hmm_pfns = pfns, .dev_private_owner = k
+	};
+	int err;
+
+	mmap_assert_locked(k->mm);
+	do {
+		memset(pfns, 0, (end - va) >> PAGE_SHIFT << 3);
+		if (!r)
+			return;
+		range.notifier = &r->sub;
+		range.notifier_seq = mmu_interval_read_begin(&r->sub);
+		err = hmm_range_fault(&range);
+	} while (err == -EBUSY);
+	if (err)
+		memset(pfns, 0, (end - va) >> PAGE_SHIFT << 3);
+}
+
+bool kvma_movable(const struct vm_area_struct *vma)
+{
+	return !(vma->vm_flags & (VM_SHARED | VM_SPECIAL | VM_HUGETLB));
+}
+
+struct kdev *kpfn_device(const struct kengine *k, unsigned long pfn)
+{
+	struct page *page;
+
+	if (!(pfn & HMM_PFN_VALID))
+		return NULL;
+	page = hmm_pfn_to_page(pfn);
+	if (!is_device_private_page(page) && !is_device_coherent_page(page))
+		return NULL;
+	return compat_pgmap(page)->owner == k ? kpage_device(page) : NULL;
+}
+
+/* one page of a mapping as a run */
+static void run_of(struct kengine *k, const struct vm_area_struct *vma, u64 va, unsigned long pfn,
+		   struct engine_run *r)
+{
+	struct kdev *d = kpfn_device(k, pfn);
+
+	*r = (struct engine_run){ .va = va, .len = PAGE_SIZE, .addr = va, .mapped = 1 };
+	r->perm = (vma->vm_flags & VM_READ ? BALUN_PERM_READ : 0) |
+		  (vma->vm_flags & VM_WRITE ? BALUN_PERM_WRITE : 0);
+	r->movable = kvma_movable(vma) && (vma_is_anonymous(vma) || d);
+	if (!(pfn & HMM_PFN_VALID)) {
+		r->where = vma_is_anonymous(vma) ? ENGINE_NONE : ENGINE_SYSTEM;
+		return;
+	}
+	r->where = ENGINE_SYSTEM;
+	r->zero = is_zero_pfn(page_to_pfn(hmm_pfn_to_page(pfn)));
+	r->huge = hmm_pfn_to_map_order(pfn) >= PMD_SHIFT - PAGE_SHIFT;
+	/* written to, it becomes another page: shared since a fork, or a file's */
+	r->shared = vma->vm_flags & VM_WRITE && !(vma->vm_flags & VM_SHARED) &&
+		    !(pfn & HMM_PFN_WRITE) && !r->zero;
+	if (!vma_is_anonymous(vma) && kvma_movable(vma))
+		r->movable |= PageAnon(hmm_pfn_to_page(pfn));
+	if (!d)
+		return;
+	r->where = kpage_lost(d, hmm_pfn_to_page(pfn)) ? ENGINE_LOST : ENGINE_DEVICE;
+	r->dev = d->id;
+	r->off = (u64)kpage_no(d, hmm_pfn_to_page(pfn)) << PAGE_SHIFT;
+	r->cpu = is_device_coherent_page(hmm_pfn_to_page(pfn));
+}
+
+static bool run_joins(const struct engine_run *a, const struct engine_run *b)
+{
+	return a->va + a->len == b->va && a->where == b->where && a->dev == b->dev &&
+	       a->mapped == b->mapped && a->movable == b->movable && a->perm == b->perm &&
+	       a->cpu == b->cpu && a->zero == b->zero && a->huge == b->huge &&
+	       a->shared == b->shared && (a->where != ENGINE_DEVICE || a->off + a->len == b->off);
+}
+
+/* appends @r to the runs; false: there is no room */
+static bool run_add(struct engine_run *run, int *n, int max, const struct engine_run *r)
+{
+	if (*n && run_joins(&run[*n - 1], r)) {
+		run[*n - 1].len += r->len;
+		return true;
+	}
+	if (*n == max)
+		return false;
+	run[(*n)++] = *r;
+	return true;
+}
+
+/* mmap_lock held */
+static int describe_locked(struct kengine *k, u64 va, u64 end, const unsigned long *pfns,
+			   struct engine_run *run, int max)
+{
+	struct vm_area_struct *vma = NULL;
+	struct engine_run r;
+	int n = 0;
+
+	for (; va < end; va += r.len, pfns += r.len >> PAGE_SHIFT) {
+		if (!vma || va >= vma->vm_end)
+			vma = find_vma(k->mm, va);
+		if (vma && va >= vma->vm_start)
+			run_of(k, vma, va, *pfns, &r);
+		else
+			r = (struct engine_run){
+				.va = va, .len = (vma ? min_t(u64, end, vma->vm_start) : end) - va
+			};
+		if (!run_add(run, &n, max, &r))
+			break;
+	}
+	return n;
+}
+
+/* of a block at the very end of the address space nothing is mapped that it does not hold */
+int kdescribe(void *e, uint64_t va, uint64_t len, enum engine_detail detail, struct engine_run *run,
+	      int n)
+{
+	u64 end = min_t(u64, va + len, (va & ~(BALUN_BLOCK_SIZE - 1)) + BALUN_BLOCK_SIZE);
+	struct kengine *k = e;
+	bool held = kfault_here(k), alive = held || mmget_not_zero(k->mm);
+	unsigned long *pfns;
+
+	if (!alive) { /* the process has ended */
+		run[0] = (struct engine_run){ .va = va, .len = end - va };
+		return 1;
+	}
+	kregion_get(k, va);
+	pfns = mempool_alloc(k->snapshots, GFP_KERNEL);
+	if (!held)
+		mmap_read_lock(k->mm);
+	ksnapshot(k, va, end, pfns);
+	n = describe_locked(k, va, end, pfns, run, n);
+	if (!held) {
+		mmap_read_unlock(k->mm);
+		mmput(k->mm);
+	}
+	mempool_free(pfns, k->snapshots);
+	return n;
+}

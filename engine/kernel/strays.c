@@ -1,0 +1,111 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * Pages taken home by what they are, wherever they are mapped: by another process since a fork, at
+ * an address that they were moved to. migrate_device_range() needs neither an address space nor a
+ * lock of one; devices that have such a page mapped lose their entries by the notifier.
+ */
+#include <linux/delay.h>
+#include <linux/mm.h>
+
+#include "engine/kernel/kernel.h"
+
+#define CHUNK 64
+#define NO_PROGRESS                                                                                \
+	1000	 /* rounds of a millisecond: as long as core waits for a device to drain           \
+		  */
+#define TRIES 16 /* of a page whose copy fails, before it is lost */
+
+static bool copy_one(struct kdev *d, struct page *from, struct page *to)
+{
+	u64 off = (u64)kpage_no(d, from) << PAGE_SHIFT;
+	unsigned int i;
+
+	for (i = 0; i < TRIES && !core_device_is_lost(d->k->space, d->id); i++)
+		if (!core_read_device(d->k->space, d->id, off, page_address(to), PAGE_SIZE))
+			return true;
+	return false;
+}
+
+/* returns how many of them the device did not give back: those are lost */
+unsigned int kcopy_home(struct kdev *d, unsigned long *src, unsigned long *dst, unsigned int n)
+{
+	unsigned int i, failed = 0;
+
+	for (i = 0; i < n; i++) {
+		struct page *page = migrate_pfn_to_page(src[i]), *to;
+
+		dst[i] = 0;
+		if (!page || !(src[i] & MIGRATE_PFN_MIGRATE) || kpage_lost(d, page))
+			continue;
+		to = alloc_page(GFP_HIGHUSER_MOVABLE);
+		if (!to)
+			continue;
+		if (!copy_one(d, page, to)) {
+			kpage_lose(d, page);
+			failed++;
+			__free_page(to);
+			continue;
+		}
+		lock_page(to);
+		dst[i] = migrate_pfn(page_to_pfn(to));
+	}
+	return failed;
+}
+
+static void evict_chunk(struct kdev *d, unsigned long no, unsigned int n)
+{
+	unsigned long src[CHUNK] = { 0 }, dst[CHUNK] = { 0 };
+
+	migrate_device_range(src, d->first + no, n);
+	kcopy_home(d, src, dst, n);
+	migrate_device_pages(src, dst, n);
+	migrate_device_finalize(src, dst, n);
+	kdevice_tell(d);
+}
+
+/* pages in use that are not lost */
+static unsigned long left(struct kdev *d)
+{
+	unsigned long no, n = 0;
+
+	spin_lock_irq(&d->lock);
+	for_each_set_bit(no, d->used, d->npages) n += !(d->at[no] & KPAGE_LOST);
+	spin_unlock_irq(&d->lock);
+	return n;
+}
+
+static void round_of(struct kdev *d, unsigned long want)
+{
+	unsigned long no, end, before = left(d);
+
+	for (no = 0; no < d->npages && before - left(d) < want; no += CHUNK) {
+		end = min(no + CHUNK, d->npages);
+		if (find_next_bit(d->used, end, no) < end)
+			evict_chunk(d, no, end - no);
+	}
+}
+
+/*
+ * With @n UINT64_MAX the device is drained: pages that are locked or referred to for a moment are
+ * come back to. (Nobody can pin a page that no CPU addresses.)
+ */
+uint64_t kevict_strays(void *e, unsigned int dev, uint64_t n)
+{
+	struct kengine *k = e;
+	struct kdev *d = k->dev[dev];
+	unsigned long before, now;
+	unsigned int idle = 0;
+
+	kdevice_tell(d);
+	before = left(d);
+	for (now = before; now && idle < NO_PROGRESS; now = left(d)) {
+		round_of(d, n);
+		if (n != UINT64_MAX)
+			break;
+		if (left(d) == now) {
+			msleep(1);
+			idle++;
+		}
+	}
+	return before - min(before, left(d));
+}
