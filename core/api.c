@@ -4,6 +4,7 @@
  * (enter/leave: the caller's own stack stays where it is), call core.
  */
 #include "core/core.h"
+#include "core/remote.h"
 
 #define VA_END (1ULL << 47)
 
@@ -40,6 +41,12 @@ static int api_leave(struct entry *en, int err)
 {
 	en->sp->engine->leave(en->sp->e, en->cookie);
 	return err;
+}
+
+/* who serves the spaces of this engine instead of core; NULL: core does */
+static const struct remote_ops *remote_of(const struct balun_space *sp)
+{
+	return sp->engine->remote;
 }
 
 static int check_range(uint64_t va, uint64_t len)
@@ -87,6 +94,10 @@ int balun_space_destroy(struct balun_space *space)
 
 	if (!space)
 		return 0;
+	if (remote_of(space)) {
+		err = check_space(space);
+		return err ? err : remote_of(space)->space_destroy(space);
+	}
 	/* not bracketed as a whole: the engine ends inside */
 	err = api_enter(space, &en);
 	if (err)
@@ -107,7 +118,11 @@ int balun_device_open(struct balun_space *space, const char *spec, struct balun_
 
 	if (!spec || !ret_dev)
 		return -EINVAL;
-	err = api_enter(space, &en);
+	err = check_space(space);
+	if (!err && remote_of(space))
+		return remote_of(space)->device_open(space, spec, ret_dev);
+	if (!err)
+		err = api_enter(space, &en);
 	if (err)
 		return err;
 	return api_leave(&en, core_device_open(space, spec, ret_dev));
@@ -122,7 +137,11 @@ int balun_device_close(struct balun_device *dev)
 	if (!dev)
 		return 0;
 	sp = dev->space;
-	err = api_enter(sp, &en);
+	err = check_space(sp);
+	if (!err && remote_of(sp))
+		return remote_of(sp)->device_close(dev);
+	if (!err)
+		err = api_enter(sp, &en);
 	if (err)
 		return err;
 	env_mutex_lock(&sp->devices_lock);
@@ -135,6 +154,8 @@ int balun_device_info(struct balun_device *dev, struct balun_device_info *ret_in
 {
 	if (!dev || !ret_info || ret_info->size != sizeof(*ret_info))
 		return -EINVAL;
+	if (remote_of(dev->space))
+		return remote_of(dev->space)->device_info(dev, ret_info);
 	ret_info->id = dev->id;
 	snprintf(ret_info->name, sizeof(ret_info->name), "%s", dev->name);
 	ret_info->mem_total = dev->desc.mem_bytes;
@@ -169,6 +190,8 @@ int balun_migrate(struct balun_space *space, const void *addr, size_t len, struc
 	int err;
 
 	err = check_space(space);
+	if (!err && remote_of(space))
+		return remote_of(space)->migrate(space, addr, len, dev, ret_counts);
 	if (!err)
 		err = check_range(va, len);
 	if (!err)
@@ -193,6 +216,8 @@ int balun_prefetch(struct balun_space *space, const void *addr, size_t len,
 	int err;
 
 	err = check_space(space);
+	if (!err && remote_of(space))
+		return remote_of(space)->prefetch(space, addr, len, dev);
 	if (!err)
 		err = check_range(va, len);
 	if (!err)
@@ -207,8 +232,12 @@ int balun_prefetch(struct balun_space *space, const void *addr, size_t len,
 int balun_sync(struct balun_space *space)
 {
 	struct entry en;
-	int err = api_enter(space, &en);
+	int err = check_space(space);
 
+	if (!err && remote_of(space))
+		return remote_of(space)->sync(space);
+	if (!err)
+		err = api_enter(space, &en);
 	if (err)
 		return err;
 	core_prefetch_sync(space);
@@ -223,6 +252,10 @@ int balun_evict(struct balun_device *dev, uint64_t bytes, uint64_t *ret_bytes)
 
 	if (!dev)
 		return -EINVAL;
+	if (remote_of(dev->space)) {
+		err = check_space(dev->space);
+		return err ? err : remote_of(dev->space)->evict(dev, bytes, ret_bytes);
+	}
 	if (core_is_lost(dev->space, dev->id)) {
 		env_reason("the device is lost");
 		return -ENODEV;
@@ -245,9 +278,7 @@ static int pin_call(struct balun_space *space, const void *addr, size_t len,
 	struct entry en;
 	int err;
 
-	err = check_space(space);
-	if (!err)
-		err = check_range((uintptr_t)addr, len);
+	err = check_range((uintptr_t)addr, len);
 	if (!err)
 		err = api_enter(space, &en);
 	if (err)
@@ -258,11 +289,23 @@ static int pin_call(struct balun_space *space, const void *addr, size_t len,
 
 int balun_pin(struct balun_space *space, const void *addr, size_t len)
 {
+	int err = check_space(space);
+
+	if (err)
+		return err;
+	if (remote_of(space))
+		return remote_of(space)->pin(space, addr, len);
 	return pin_call(space, addr, len, hint_pin);
 }
 
 int balun_unpin(struct balun_space *space, const void *addr, size_t len)
 {
+	int err = check_space(space);
+
+	if (err)
+		return err;
+	if (remote_of(space))
+		return remote_of(space)->unpin(space, addr, len);
 	return pin_call(space, addr, len, hint_unpin);
 }
 
@@ -274,6 +317,8 @@ int balun_advise(struct balun_space *space, const void *addr, size_t len, enum b
 	int err;
 
 	err = check_space(space);
+	if (!err && remote_of(space))
+		return remote_of(space)->advise(space, addr, len, advice, dev);
 	if (!err)
 		err = check_range((uintptr_t)addr, len);
 	if (!err)
@@ -359,6 +404,8 @@ int balun_query(struct balun_space *space, const void *addr, size_t len,
 	int err;
 
 	err = check_space(space);
+	if (!err && remote_of(space))
+		return remote_of(space)->query(space, addr, len, ret_ext, n, ret_n);
 	if (!err)
 		err = check_range((uintptr_t)addr, len);
 	if (!err && (!ret_ext || !n || !ret_n))
@@ -393,6 +440,8 @@ int balun_lost(struct balun_space *space, const void *addr, struct balun_extent 
 	struct entry en;
 	int err = check_space(space);
 
+	if (!err && remote_of(space))
+		return remote_of(space)->lost(space, addr, ret_ext, n, ret_n);
 	if (!err && (!ret_ext || !n || !ret_n))
 		err = -EINVAL;
 	if (!err)
@@ -414,6 +463,8 @@ int balun_stats(struct balun_space *space, struct balun_stats *ret_stats)
 		env_reason("stats have another size than this library's %zu", sizeof(*ret_stats));
 		return -EINVAL;
 	}
+	if (remote_of(space))
+		return remote_of(space)->stats(space, ret_stats);
 	/* all members are 8 bytes: each is read whole, the lot is not one moment's */
 	for (i = 1; i < sizeof(*ret_stats) / 8; i++)
 		((uint64_t *)ret_stats)[i] = env_load_relaxed((uint64_t *)&space->stats + i);
@@ -442,6 +493,30 @@ int balun_engine_info(unsigned int i, struct balun_engine_info *ret_info)
 	return 0;
 }
 
+int balun_engine_driver(const char *engine, unsigned int i, struct balun_engine_driver *ret_drv)
+{
+	const struct engine_ops *const *eng = engine_list;
+	const char *name, *help;
+	int err;
+
+	if (!engine || !ret_drv || ret_drv->size != sizeof(*ret_drv))
+		return -EINVAL;
+	while (*eng && strcmp((*eng)->name, engine))
+		eng++;
+	if (!*eng) {
+		env_reason("no engine \"%s\" (balun doctor lists them)", engine);
+		return -EINVAL;
+	}
+	if ((*eng)->remote)
+		return (*eng)->remote->driver(i, ret_drv);
+	err = balun_driver_info(i, &name, &help);
+	if (err)
+		return err;
+	snprintf(ret_drv->name, sizeof(ret_drv->name), "%s", name);
+	snprintf(ret_drv->help, sizeof(ret_drv->help), "%s", help);
+	return 0;
+}
+
 /* ---- what drivers call ---- */
 
 int balun_fault(struct balun_device *dev, struct balun_space *space, uint64_t va, uint64_t len,
@@ -451,6 +526,8 @@ int balun_fault(struct balun_device *dev, struct balun_space *space, uint64_t va
 	int err;
 
 	err = check_space(space);
+	if (!err && remote_of(space))
+		return remote_of(space)->fault(dev, space, va, len, access);
 	if (!err && (!dev || dev->space != space || access > BALUN_ACCESS_PREFETCH))
 		err = -EINVAL;
 	if (!err)
@@ -470,6 +547,8 @@ int balun_fence(struct balun_space *space)
 {
 	int err = check_space(space);
 
+	if (!err && remote_of(space))
+		return remote_of(space)->fence(space);
 	if (!err)
 		space->engine->fence(space->e);
 	return err;
@@ -477,11 +556,15 @@ int balun_fence(struct balun_space *space)
 
 int balun_bus_read(struct balun_space *space, uint64_t addr, void *buf, size_t len)
 {
+	if (remote_of(space))
+		return -EOPNOTSUPP; /* its devices are elsewhere */
 	return space->engine->bus_read(space->e, addr, buf, len);
 }
 
 int balun_bus_write(struct balun_space *space, uint64_t addr, const void *buf, size_t len)
 {
+	if (remote_of(space))
+		return -EOPNOTSUPP; /* its devices are elsewhere */
 	return space->engine->bus_write(space->e, addr, buf, len);
 }
 

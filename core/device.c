@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only OR MIT
 /* Devices: opening from a spec, checking what the driver says, draining and closing. */
 #include "core/core.h"
+#include "core/remote.h"
 
 /* a reference for the time of a fault or migration; NULL: no such device, or closing, or lost */
 struct balun_device *core_device_hold(struct balun_space *sp, unsigned int id)
@@ -368,6 +369,8 @@ int balun_device_command(struct balun_device *dev, const struct balun_command *c
 {
 	if (!dev || !c->driver || c->arg_len > BALUN_COMMAND_ARG)
 		return -EINVAL;
+	if (dev->space->engine->remote)
+		return dev->space->engine->remote->command(dev, c);
 	return command_of(dev->drv, dev->priv, dev->space, c);
 }
 

@@ -127,10 +127,14 @@ static inline unsigned int engine_status_end(const struct engine_batch *b, unsig
 	return i;
 }
 
-/* size first; const; every op required */
+struct remote_ops;
+
+/* size first; const; every op required, or, of an engine that serves elsewhere, probe and remote */
 struct engine_ops {
 	size_t size;
 	const char *name;
+	/* remote.h; NULL: spaces of this engine are served here */
+	const struct remote_ops *remote;
 	/* fill *ret_info (works, how, reason, remedy, features). May be called without a space */
 	void (*probe)(struct balun_engine_info *ret_info);
 	/* begin/end to serve @sp. detach: every page is home or poisoned by now. */

@@ -115,6 +115,8 @@ void balun_device_lost(struct balun_device *dev)
 	uint32_t bit = 1u << dev->id;
 	bool first;
 
+	if (sp->engine->remote)
+		return; /* whose driver is elsewhere: that one says so */
 	env_mutex_lock(&sp->move_lock);
 	first = !(sp->lost & bit);
 	env_store(&sp->lost, sp->lost | bit);

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only OR MIT
 /* Spaces: making and ending one, and bringing everything home for a fork. */
 #include "core/core.h"
+#include "core/remote.h"
 
 static const struct balun_policy default_policy = {
 	.size = sizeof(struct balun_policy),
@@ -74,6 +75,26 @@ static void locks_destroy(struct balun_space *sp)
 	env_mutex_destroy(&sp->devices_lock);
 }
 
+static int remote_create(const struct engine_ops *eng, const struct balun_space_opts *opts,
+			 struct balun_space **ret_space)
+{
+	struct balun_space *sp;
+	int err;
+
+	if (opts && opts->policy) {
+		env_reason("engine %s has the built-in policy: it cannot run one of the program's",
+			   eng->name);
+		return -EOPNOTSUPP;
+	}
+	err = eng->remote->space_create(&sp);
+	if (err)
+		return err;
+	sp->engine = eng;
+	sp->fork_gen = env_fork_gen();
+	*ret_space = sp;
+	return 0;
+}
+
 int balun_space_create(const struct balun_space_opts *opts, struct balun_space **ret_space)
 {
 	const struct engine_ops *eng;
@@ -88,6 +109,8 @@ int balun_space_create(const struct balun_space_opts *opts, struct balun_space *
 	err = engine_find(opts ? opts->engine : NULL, &eng);
 	if (err)
 		return err;
+	if (eng->remote)
+		return remote_create(eng, opts, ret_space);
 	sp = env_alloc(sizeof(*sp));
 	if (!sp)
 		return -ENOMEM;

@@ -5,6 +5,7 @@
 #include "tool.h"
 #include "balun/driver.h"
 
+#include <errno.h>
 #include <getopt.h>
 #include <inttypes.h>
 #include <string.h>
@@ -14,7 +15,7 @@
 static const char help[] =
 	"balun devices - the drivers, their options, and what a device SPEC would give\n"
 	"\n"
-	"Usage: balun devices [--json] [--so PATH] [SPEC]\n"
+	"Usage: balun devices [--engine NAME] [--json] [--so PATH] [SPEC]\n"
 	"\n"
 	"Without SPEC: every driver, with a line for each option: KEY=DEFAULT and what it does.\n"
 	"With SPEC: opens that device in a simulated process (no privileges needed, nothing of "
@@ -24,9 +25,11 @@ static const char help[] =
 	"A SPEC is NAME[(SPEC)][:KEY=VALUE[,KEY=VALUE...]], as in \"soft:mem=256M,workers=2\" or\n"
 	"\"trace(ram:mem=64M)\". Sizes take K, M, G (powers of 1024), times ns, us, ms, s.\n"
 	"\n"
-	"  --json      machine-readable\n"
-	"  --so PATH   load a driver from a shared object first (see docs/driver-guide.md)\n"
-	"  --help      this\n"
+	"  --engine NAME   kernel: the drivers that are loaded as modules, and SPEC in a space of "
+	"balun.ko\n"
+	"  --json          machine-readable\n"
+	"  --so PATH       load a driver from a shared object first (see docs/driver-guide.md)\n"
+	"  --help          this\n"
 	"\n"
 	"Exit codes: 0 done; 1 failed; 2 bad command line, bad SPEC or bad PATH.\n";
 
@@ -54,16 +57,32 @@ static void print_help_lines(const char *text)
 	}
 }
 
-static int list_text(void)
+/* driver number @i of @engine; false: no more, or *ret_code */
+static bool driver(const char *engine, unsigned int i, struct balun_engine_driver *ret_drv,
+		   int *ret_code)
 {
-	const char *name, *text;
+	int ret;
+
+	*ret_drv = (struct balun_engine_driver){ .size = sizeof(*ret_drv) };
+	ret = balun_engine_driver(engine, i, ret_drv);
+	if (ret && ret != -ENOENT) {
+		tool_error(CMD, "%s", balun_reason());
+		*ret_code = tool_exit_code(ret);
+	}
+	return !ret;
+}
+
+static int list_text(const char *engine)
+{
+	struct balun_engine_driver drv;
+	int code = EXIT_OK;
 	unsigned int i;
 
-	for (i = 0; !balun_driver_info(i, &name, &text); i++) {
-		printf("%s%s\n", i ? "\n" : "", name);
-		print_help_lines(text);
+	for (i = 0; driver(engine, i, &drv, &code); i++) {
+		printf("%s%s\n", i ? "\n" : "", drv.name);
+		print_help_lines(drv.help);
 	}
-	return EXIT_OK;
+	return code;
 }
 
 /* one option of a driver's help: "KEY=DEFAULT  what it does" */
@@ -88,26 +107,28 @@ static void json_option(const char *line, size_t n)
 	printf("}");
 }
 
-static int list_json(void)
+static int list_json(const char *engine)
 {
-	const char *name, *text, *at;
+	struct balun_engine_driver drv;
+	int code = EXIT_OK;
+	const char *at;
 	unsigned int i;
 	size_t n;
 
 	printf("{\"drivers\": [");
-	for (i = 0; !balun_driver_info(i, &name, &text); i++) {
+	for (i = 0; driver(engine, i, &drv, &code); i++) {
 		printf("%s\n  {\"name\": ", i ? "," : "");
-		tool_json(stdout, name);
+		tool_json(stdout, drv.name);
 		printf(", \"options\": [");
-		for (at = text; *at; at += n + (at[n] == '\n')) {
+		for (at = drv.help; *at; at += n + (at[n] == '\n')) {
 			n = strcspn(at, "\n");
-			printf("%s", at == text ? "" : ", ");
+			printf("%s", at == drv.help ? "" : ", ");
 			json_option(at, n);
 		}
 		printf("]}");
 	}
 	printf("\n]}\n");
-	return EXIT_OK;
+	return code;
 }
 
 static void show_text(const char *spec, const struct balun_device_info *info)
@@ -141,9 +162,9 @@ static void show_json(const char *spec, const struct balun_device_info *info)
 	printf("]}\n");
 }
 
-static int show(const char *spec, bool json)
+static int show(const char *engine, const char *spec, bool json)
 {
-	struct balun_space_opts opts = { .size = sizeof(opts), .engine = "sim" };
+	struct balun_space_opts opts = { .size = sizeof(opts), .engine = engine };
 	struct balun_device_info info = { .size = sizeof(info) };
 	struct balun_space *space;
 	struct balun_device *dev;
@@ -168,16 +189,21 @@ static int show(const char *spec, bool json)
 int cmd_devices(int argc, char **argv)
 {
 	static const struct option longopts[] = {
+		{ "engine", required_argument, NULL, 'e' },
 		{ "json", no_argument, NULL, 'j' },
 		{ "so", required_argument, NULL, 's' },
 		{ "help", no_argument, NULL, 'h' },
 		{ 0 },
 	};
+	const char *engine = "sim";
 	bool json = false;
 	int c;
 
 	while ((c = getopt_long(argc, argv, ":jh", longopts, NULL)) != -1) {
 		switch (c) {
+		case 'e':
+			engine = optarg;
+			break;
 		case 'j':
 			json = true;
 			break;
@@ -198,6 +224,6 @@ int cmd_devices(int argc, char **argv)
 		return EXIT_USAGE;
 	}
 	if (optind < argc)
-		return show(argv[optind], json);
-	return json ? list_json() : list_text();
+		return show(engine, argv[optind], json);
+	return json ? list_json(engine) : list_text(engine);
 }

@@ -77,8 +77,8 @@ BALUN_API const char *balun_reason(void);
 /**
  * struct balun_space_opts - how to create a space
  * @size: sizeof(struct balun_space_opts)
- * @engine: "uffd", "sim", or NULL for the first engine that works here
- * @policy: see policy.h; NULL for the built-in policy "default"
+ * @engine: "uffd", "kernel", "sim", or NULL for the first engine that works here
+ * @policy: see policy.h; NULL for the built-in policy "default"; nothing else on "kernel"
  */
 struct balun_space_opts {
 	size_t size;
@@ -94,8 +94,8 @@ struct balun_space_opts {
  * Costs nothing for memory that never migrates: a range is watched from its first migration on.
  *
  * Return: 0; -EINVAL unknown engine or bad options; -EPERM the engine may not be used here
- * (balun_reason() has the remedy); -EOPNOTSUPP the kernel lacks what the engine needs; -EBUSY the
- * process has a space of this engine already; -ENOMEM.
+ * (balun_reason() has the remedy); -EOPNOTSUPP the kernel lacks what the engine needs, or the
+ * engine takes no policy; -EBUSY the process has a space of this engine already; -ENOMEM.
  */
 BALUN_API int balun_space_create(const struct balun_space_opts *opts,
 				 struct balun_space **ret_space);
@@ -360,7 +360,7 @@ BALUN_API int balun_stats(struct balun_space *space, struct balun_stats *ret_sta
 /**
  * struct balun_engine_info - an engine, probed
  * @size: set by the caller
- * @name: "uffd", "sim"
+ * @name: "uffd", "kernel", "sim"
  * @works: whether a space can be created with it now
  * @how: how it was opened or what it uses ("/dev/userfaultfd", "copy fallback", ...)
  * @reason: if not, why not
@@ -382,6 +382,28 @@ BALUN_API int balun_engine_info(unsigned int i, struct balun_engine_info *ret_in
  * Return: 0; -ENOENT no such.
  */
 BALUN_API int balun_driver_info(unsigned int i, const char **ret_name, const char **ret_help);
+
+/**
+ * struct balun_engine_driver - a driver, of an engine
+ * @size: set by the caller to sizeof(struct balun_engine_driver)
+ * @name: the word in a spec
+ * @help: a line for each option
+ */
+struct balun_engine_driver {
+	size_t size;
+	char name[64], help[1024];
+};
+
+/**
+ * balun_engine_driver() - driver number @i, from 0, that a space of an engine can open
+ * @engine: name of the engine; the drivers of "kernel" are modules, all others have those of
+ *          balun_driver_info()
+ *
+ * Return: 0; -ENOENT no such driver; -EINVAL no such engine, or the size is not known; -EPERM,
+ * -EOPNOTSUPP as balun_space_create().
+ */
+BALUN_API int balun_engine_driver(const char *engine, unsigned int i,
+				  struct balun_engine_driver *ret_drv);
 
 /**
  * balun_driver_load() - load a driver from a shared object

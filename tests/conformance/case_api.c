@@ -184,6 +184,7 @@ static void info(struct kit *k)
 {
 	struct balun_device_info i = { .size = sizeof(i) };
 	struct balun_engine_info e = { .size = sizeof(e) };
+	struct balun_engine_driver d = { .size = sizeof(d) };
 	const char *name, *help;
 	unsigned int n;
 	bool found = false;
@@ -203,6 +204,11 @@ static void info(struct kit *k)
 		CHECK(name && *name && help);
 	CHECK(n > 0);
 	CHECK_RC(balun_driver_info(n, &name, &help), -ENOENT);
+	for (n = 0; !balun_engine_driver(k->engine, n, &d); n++)
+		CHECK(*d.name);
+	CHECK(n > 0);
+	CHECK_RC(balun_engine_driver(k->engine, n, &d), -ENOENT);
+	CHECK_RC(balun_engine_driver("nonsense", 0, &d), -EINVAL);
 	CHECK(strchr(balun_version(), '.') != NULL);
 	CHECK(balun_device_space(k->dev) == k->space);
 }
