@@ -75,9 +75,8 @@ suite() {
 		[ $rc -gt 128 ] && [ $rc -ne 137 ] && echo "  $name: died of signal $((rc - 128))"
 		echo "  command: $*"
 		# a suite that says what failed is believed; else its last words
-		if ! grep -aE '^ *(FAIL|not ok)|^\[  FAILED|error:' "$log" >"$logs/what"; then
-			tail -n 30 "$log" >"$logs/what"
-		fi
+		grep -aE '^ *(FAIL|not ok)|^\[  FAILED' "$log" >"$logs/what" ||
+			grep -aE 'error:' "$log" >"$logs/what" || tail -n 30 "$log" >"$logs/what"
 		head -n 30 "$logs/what" | cut -c1-400 | sed 's/^/  | /'
 	fi
 	if [ "$s" -ne 0 ]; then

@@ -10,8 +10,13 @@
  * has passed. Without CAP_SYS_PTRACE there is no such event, and the child finds zeros in place of
  * what is away.
  */
+#include <limits.h>
+#include <linux/futex.h>
 #include <sched.h>
 #include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "engine/uffd/uffd.h"
@@ -19,6 +24,51 @@
 /* between the handlers of one fork, all on one thread */
 static __thread struct uffd *prepared;
 static __thread uint64_t prepare_cookie[8];
+
+/*
+ * Where the kernel gives the parent's reader a context of the child, the child's memory is watched
+ * by that until the reader has closed it, and the child could not watch it itself. So it waits for
+ * its number in @told, a word that both have. Changes under uffd_life.
+ */
+static uint32_t *told, forks;
+static pid_t forker; /* the parent */
+
+/* how long a child looks away from a parent that may have died, and how often */
+static const struct timespec told_period = { .tv_nsec = 10000000 };
+#define TOLD_PERIODS 100
+
+static uint32_t *shared_word(void)
+{
+	void *p = mmap(NULL, PAGE, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+
+	return p == MAP_FAILED ? NULL : p;
+}
+
+/* the reader held the lock from before it read the event, which fork() waited for, to the end */
+static void tell_child(struct uffd *u)
+{
+	env_mutex_lock(&u->lock);
+	env_mutex_unlock(&u->lock);
+	if (!told)
+		return;
+	__atomic_store_n(told, forks, __ATOMIC_RELEASE);
+	syscall(SYS_futex, told, FUTEX_WAKE, INT_MAX, NULL, NULL, 0);
+}
+
+/* A parent that is dead has closed everything: then another is the parent. One outside this
+ * namespace cannot be told from it, and is waited for for a second. */
+static void wait_for_parent(void)
+{
+	unsigned int n;
+	uint32_t seen;
+
+	for (n = 0; n < TOLD_PERIODS && (getppid() == forker || !getppid()); n++) {
+		seen = __atomic_load_n(told, __ATOMIC_ACQUIRE);
+		if ((int32_t)(seen - forks) >= 0)
+			break;
+		syscall(SYS_futex, told, FUTEX_WAIT, seen, &told_period, NULL, 0);
+	}
+}
 
 static void fork_prepare(void)
 {
@@ -32,6 +82,8 @@ static void fork_prepare(void)
 	if (core_quiesce(u->space))
 		env_log(0, "fork: pages of a failed device are lost to the child too");
 	frames_shrink(u);
+	forks++;
+	forker = getpid();
 }
 
 static void fork_parent(void)
@@ -39,6 +91,7 @@ static void fork_parent(void)
 	struct uffd *u = prepared;
 
 	if (u) {
+		tell_child(u);
 		core_resume(u->space);
 		uffd_leave(u, prepare_cookie);
 	}
@@ -56,11 +109,17 @@ static void fork_child(void)
 	close(u->stop_fd);
 	maps_close();
 	env_store(&uffd_current, NULL);
+	if (told && u->caps.fork_event)
+		wait_for_parent();
+	if (told)
+		syscall(SYS_munmap, told, PAGE); /* the parent's */
+	told = shared_word();
 	uffd_leave(u, prepare_cookie);
 }
 
 static void register_once(void)
 {
+	told = shared_word();
 	pthread_atfork(fork_prepare, fork_parent, fork_child);
 }
 
@@ -294,6 +353,7 @@ void uffd_fill_child(struct uffd *u, int child_fd)
 		give_away(u, c);
 		env_list_for_each (l, &u->transits)
 			give_transit(u, c, env_container_of(l, struct transit, link));
+		ENV_STOP("child-filled");
 		close(c->fd); /* its ranges are not watched any more; who waits there goes on */
 		transit_log_fini(&c->t);
 		next = c->next;

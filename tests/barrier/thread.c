@@ -6,12 +6,14 @@
 #include <sched.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 struct scene {
 	struct kit *k;
 	const struct cell *c;
 	struct area a;
+	pid_t child;
 };
 
 /* ---- the space ends, or is another, while a thread stands in a hook ---- */
@@ -307,6 +309,70 @@ static void end_raw(struct kit *k, const struct cell *c)
 }
 #endif
 
+/* ---- a child that wants its memory before the parent has let go of it ---- */
+
+/* in the child: 0, or what went wrong */
+static int child_moves(struct scene *s)
+{
+	struct kit k = *s->k;
+	struct balun_counts n = { 0 };
+	char *p = (char *)s->a.mid;
+	unsigned int i;
+
+	if (kit_open_space(&k) || balun_device_open(k.space, "ram:mem=16M", &k.dev))
+		return 2;
+	for (i = 0; i < MID; i++) /* what is shared since the fork stays */
+		p[i * PAGE] = (char)i;
+	if (balun_migrate(k.space, p, MID_LEN, k.dev, &n) || n.moved != MID)
+		return 3;
+	for (i = 0; i < MID; i++)
+		if (p[i * PAGE] != (char)i)
+			return 4;
+	return 0;
+}
+
+static void fork_run(void *arg)
+{
+	struct scene *s = arg;
+	int status;
+
+	s->child = fork();
+	if (!s->child)
+		_exit(child_moves(s));
+	CHECK(waitpid(s->child, &status, 0) == s->child);
+	CHECK_EQ(status, 0);
+}
+
+/*
+ * The reader has a context of the child, by the event, and stands before it closes it. Until then
+ * the child could not watch its memory, and nothing of it could move.
+ */
+static void fork_watched(struct kit *k, const struct cell *c)
+{
+	struct scene s = { .k = k, .c = c };
+	struct balun_engine_info info = { .size = sizeof(info) };
+	struct worker forker;
+
+	CHECK_OK(balun_engine_info(0, &info));
+	if (strstr(info.features, "-EVENT_FORK"))
+		kit_skip("without CAP_SYS_PTRACE there is no event of a fork");
+	area_make(k, &calls[0], &s.a);
+	kit_move(k, s.a.va, s.a.end - s.a.va, k->dev);
+	worker_start(&forker, fork_run, &s);
+	stop_arm(c->point);
+	worker_go(&forker);
+	CHECK(stop_hit(NULL));
+	/* the parent waits for the reader's lock, and the child for the parent */
+	worker_must_wait(&forker, SYS_futex, "the parent", c->point);
+	stop_release();
+	worker_must_finish(&forker, "the child", c->point);
+	worker_join(&forker);
+	kit_verify(k, s.a.va, s.a.end - s.a.va, SEED);
+	CHECK_OK(k->mem->unmap(k, s.a.va, s.a.end - s.a.va));
+	CHECK_OK(balun_fence(k->space));
+	kit_wait_used(k->dev, 0);
+}
+
 /* ---- the list ---- */
 
 void thread_cells(void)
@@ -330,6 +396,10 @@ void thread_cells(void)
 		c = cell_add(end_looked, WAY_ALL, "thread-end/collect-looked/%s", how[i]);
 		c->point = "collect-looked";
 		c->mover = i;
+	}
+	if (!KIT_TSAN) { /* which cannot follow a process with threads into a fork */
+		c = cell_add(fork_watched, WAY_ALL, "fork/child-filled/child-moves");
+		c->point = "child-filled";
 	}
 	/* coherent memory is not away for the kernel */
 	cell_add(end_raw, WAY_ALL & ~WAY_COHERENT, "thread-end/raw-exit/word-stays");
