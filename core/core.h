@@ -62,6 +62,8 @@ struct balun_device {
 	unsigned int fork_gen;
 	bool closing;	/* new device faults are refused; under space->devices_lock or atomically */
 	uint32_t users; /* balun_fault() and migrations in progress */
+	uint32_t commands;	 /* balun_device_command() in progress; also while it closes */
+	bool ended;		 /* no more of them: close() comes. Both under move_lock */
 	uint64_t lost_pages;	 /* relaxed atomic adds by those who are users, or close it */
 	struct balun_driver ops; /* copy of the table, stubs filled in */
 	const struct balun_driver *drv;

@@ -302,6 +302,21 @@ static void device_unpublish(struct balun_space *sp, struct balun_device *dev)
 	}
 }
 
+/*
+ * Commands are let in until gone() and active() have ended what a device does, for one may be what
+ * ends it, and one that waits for the device's work returns then. After this none is in the driver.
+ */
+static void device_end_commands(struct balun_device *dev)
+{
+	struct balun_space *sp = dev->space;
+
+	env_mutex_lock(&sp->move_lock);
+	dev->ended = true;
+	while (dev->commands)
+		env_cond_wait(&sp->move_done, &sp->move_lock, ENV_FOREVER);
+	env_mutex_unlock(&sp->move_lock);
+}
+
 int core_device_end(struct balun_device *dev)
 {
 	struct balun_space *sp = dev->space;
@@ -324,6 +339,7 @@ int core_device_end(struct balun_device *dev)
 	core_resident_forget(dev);
 	dev->ops.gone(dev->priv, sp);
 	dev->ops.active(dev->priv, false);
+	device_end_commands(dev);
 	dev->ops.close(dev->priv);
 	device_free(dev);
 	return lost ? -EIO : 0;
@@ -365,13 +381,37 @@ static int command_of(const struct balun_driver *d, void *priv, struct balun_spa
 	return d->command ? d->command(priv, sp, c) : -EINVAL;
 }
 
+/* by a reference of its own: as a user it would be refused from the beginning of the close on */
+static int device_command(struct balun_device *dev, const struct balun_command *c)
+{
+	struct balun_space *sp = dev->space;
+	bool ended;
+	int err;
+
+	env_mutex_lock(&sp->move_lock);
+	ended = dev->ended;
+	dev->commands += !ended;
+	env_mutex_unlock(&sp->move_lock);
+	if (ended)
+		return -ENODEV;
+	err = command_of(dev->drv, dev->priv, sp, c);
+	env_mutex_lock(&sp->move_lock);
+	if (!--dev->commands)
+		env_cond_wake(&sp->move_done);
+	env_mutex_unlock(&sp->move_lock);
+	return err;
+}
+
 int balun_device_command(struct balun_device *dev, const struct balun_command *c)
 {
 	if (!dev || !c->driver || c->arg_len > BALUN_COMMAND_ARG)
 		return -EINVAL;
+	/* in a child a lock may be held by a thread that it does not have */
+	if (dev->space->fork_gen != env_fork_gen())
+		return -ECHILD;
 	if (dev->space->engine->remote)
 		return dev->space->engine->remote->command(dev, c);
-	return command_of(dev->drv, dev->priv, dev->space, c);
+	return device_command(dev, c);
 }
 
 struct balun_space *balun_device_space(struct balun_device *dev)

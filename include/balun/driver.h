@@ -206,7 +206,8 @@ struct balun_driver {
 	const struct balun_driver *(*inner)(void *priv, void **ret_priv);
 	/**
 	 * @command: O what the device does beyond memory, by the driver's own public functions
-	 * (balun_device_command()). No locks; may sleep.
+	 * (balun_device_command()). No locks; may sleep. Also while the device is being closed,
+	 * until active(false) has returned; close() comes when none is under way any more.
 	 */
 	int (*command)(void *priv, struct balun_space *space, const struct balun_command *c);
 };
@@ -305,7 +306,8 @@ BALUN_API void *balun_device_priv(struct balun_device *dev, const struct balun_d
  * balun_device_command() - a driver's public function reaches its device, wherever that is served
  *
  * For a device of the engine "kernel" the command is done by the driver's module. May sleep.
- * Return: 0; -EINVAL no such driver runs the device, or @arg is too large; what the op says.
+ * Return: 0; -EINVAL no such driver runs the device, or @arg is too large; -ECHILD the process
+ * forked since; -ENODEV the device is closed; what the op says.
  */
 BALUN_API int balun_device_command(struct balun_device *dev, const struct balun_command *c);
 /** balun_device_space() - the space that @dev was opened in; any context */
