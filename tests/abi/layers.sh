@@ -27,7 +27,7 @@ check drivers "$public|env/env\.h|drivers/[a-z_]+\.h"
 check tools "$public|tools/[a-z_]+\.h|bench/bench\.h|tests/conformance/conform\.h"
 check bench "$public|bench/[a-z_]+\.h"
 check examples "$public"
-check tests/conformance "$public|tests/conformance/[a-z_]+\.h"
+check tests/conformance "$public|env/env\.h|tests/conformance/[a-z_]+\.h"
 check tests/matrix "$public"
 check tests/barrier "$public|env/env\.h|tests/(conformance|barrier)/[a-z_]+\.h"
 
@@ -50,6 +50,12 @@ report $? "core includes a system header: $out"
 out=$(grep -rnE --include='*.[ch]' '^[^/*]*"(soft|ram|trace|inject)[":(]' core)
 [ -z "$out" ]
 report $? "core knows a driver's name: $out"
+
+# of the conformance kit only the probe, a portable driver, sees env
+out=$(grep -rnE --include='*.[ch]' 'include "(env/|probe_(priv|table))' tests/conformance |
+	grep -vE '^tests/conformance/probe(_dev|_priv|_table)?\.[ch]:')
+[ -z "$out" ]
+report $? "env is included from outside the probe: $out"
 
 # an engine never calls a driver, a driver never an engine
 out=$(grep -rnE --include='*.c' '(->|\.)(copy|copy_wait|map|unmap)\(' engine)

@@ -254,7 +254,7 @@ static void is_gone(struct kit *k, uint64_t va, uint64_t len)
 	for (; len; va += PAGE, len -= PAGE) {
 		CHECK_RC(k->mem->load(k, va, &v, sizeof(v)), -EFAULT);
 		CHECK_RC(dev_read(k->dev, va, &v, sizeof(v)), -EFAULT);
-		CHECK(!probe_lookup(probe_of(k->dev), va).valid);
+		CHECK(!probe_lookup(k->dev, va).valid);
 	}
 }
 

@@ -92,7 +92,7 @@ static void child_main(unsigned int w, const char *pattern)
 		used = true;
 		alone = c->alone;
 		c->fn(&k, c);
-		CHECK(!probe_breach(probe_of(k.dev)));
+		CHECK(!probe_breach(k.dev));
 		report("ok", w, progress->cell, "");
 	}
 	CHECK_OK(kit_close(&k, k.dev));

@@ -154,12 +154,12 @@ static void hook_device(struct kit *k, const struct cell *c)
 	dev_verify(k->dev, s.a.va, s.a.end - s.a.va, SEED);
 	worker_start(&mover, device_run, &s);
 	stop_call(&s, &caller, &caller);
-	CHECK_EQ(probe_mapped(probe_of(k->dev), s.a.mid, MID_LEN), 0);
+	CHECK_EQ(probe_mapped(k->dev, s.a.mid, MID_LEN), 0);
 	worker_go(&mover);
 	/* its neighbours may be mapped still, or must wait for the block */
-	if (!probe_lookup(probe_of(k->dev), s.a.va).valid)
+	if (!probe_lookup(k->dev, s.a.va).valid)
 		worker_must_wait(&mover, -1, "the device", c->point);
-	CHECK_EQ(probe_mapped(probe_of(k->dev), s.a.mid, MID_LEN), 0);
+	CHECK_EQ(probe_mapped(k->dev, s.a.mid, MID_LEN), 0);
 	stop_release();
 	worker_join(&caller);
 	worker_join(&mover);
@@ -437,7 +437,6 @@ static void restore_pending(struct kit *k, const struct cell *c)
 {
 	struct scene s = { .k = k, .c = c }, b = { .k = k }, again = { .k = k };
 	struct worker mover, toucher, other, second;
-	struct probe *p = probe_of(k->dev);
 	struct area q = { 0 };
 	uint64_t value = 4711;
 
@@ -451,22 +450,22 @@ static void restore_pending(struct kit *k, const struct cell *c)
 	worker_start(&toucher, touch_run, &b);
 	worker_start(&other, other_run, &q);
 	worker_start(&second, out_run, &again);
-	probe_fail(p, PROBE_COPY, 1, 1, -EIO);
+	probe_fail(k->dev, PROBE_COPY, 1, 1, -EIO);
 	stop_arm("move-copied");
 	worker_go(&mover);
 	CHECK(stop_hit(&mover));
-	probe_pause(p, 1); /* the reader, serving a touch */
+	probe_pause(k->dev, 1); /* the reader, serving a touch */
 	worker_go(&toucher);
-	CHECK(probe_paused(p));
+	CHECK(probe_paused(k->dev));
 	worker_go(&other);
 	worker_must_wait(&other, SYS_munmap, "munmap", c->point);
 	stop_again(c->point);
 	CHECK(stop_hit(&mover));
-	probe_resume(p);
+	probe_resume(k->dev);
 	worker_join(&other);
 	worker_join(&toucher);
 	check_first(&b);
-	probe_pause(p, 1);
+	probe_pause(k->dev, 1);
 	worker_go(&second);
 	worker_must_finish(&second, "migration", c->point);
 	CHECK_RC(again.rc, 0);
@@ -475,7 +474,7 @@ static void restore_pending(struct kit *k, const struct cell *c)
 	worker_join(&mover);
 	worker_join(&second);
 	CHECK_OK(k->mem->store(k, s.a.mid, &value, sizeof(value)));
-	probe_pause(p, 0);
+	probe_pause(k->dev, 0);
 	kit_move(k, s.a.va, s.a.end - s.a.va, k->dev);
 	CHECK_OK(k->mem->load(k, s.a.mid, &value, sizeof(value)));
 	CHECK_EQ(value, 4711);

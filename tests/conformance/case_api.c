@@ -360,7 +360,7 @@ static void commands(struct kit *k)
 	struct balun_command c = { .driver = "nosuch", .arg = arg, .arg_len = sizeof(arg[0]) };
 
 	CHECK_RC(balun_device_command(k->dev, &c), -EINVAL);
-	c.driver = probe_driver.name;
+	c.driver = PROBE_NAME;
 	CHECK_RC(balun_device_command(k->dev, &c), -EINVAL);
 	c.driver = NULL;
 	CHECK_RC(balun_device_command(k->dev, &c), -EINVAL);

@@ -40,11 +40,11 @@ struct busy {
 	int closing; /* the device may refuse from now on */
 };
 
-/* the device adds to a counter in each page, until it is refused */
+/* the device adds to a counter in each page, until it is refused. Its run has begun already, for
+ * the device may be closed before this thread comes to anything. */
 static void *busy_device(void *arg)
 {
 	struct busy *b = arg;
-	struct probe *p = probe_run_begin(b->dev);
 	uint64_t i;
 
 	for (i = 0;; i++) {
@@ -58,7 +58,7 @@ static void *busy_device(void *arg)
 		if (rc) {
 			CHECK_RC(rc, -ENODEV);
 			CHECK(__atomic_load_n(&b->closing, __ATOMIC_ACQUIRE));
-			probe_run_end(p);
+			probe_run_end(b->dev);
 			return NULL;
 		}
 		__atomic_fetch_add(&b->count, 1, __ATOMIC_RELAXED);
@@ -155,6 +155,8 @@ static void while_busy(struct kit *k)
 
 	for (i = 0; i < 3; i++) {
 		b[i] = (struct busy){ .k = k, .dev = k->dev, .va = va, .pages = pages, .index = i };
+		if (i < 2)
+			probe_run_begin(k->dev);
 		t[i] = kit_thread(i < 2 ? busy_device : busy_cpu, &b[i]);
 	}
 	for (i = 0; i < 20; i++) {
@@ -179,15 +181,14 @@ static void while_busy(struct kit *k)
 static void while_copying(struct kit *k)
 {
 	uint64_t len = 2 * MIB, va = kit_filled(k, len, 6);
-	struct probe *p = probe_of(k->dev);
 	struct kit_mover m;
 	pthread_t t;
 
-	probe_pause(p, 1);
+	probe_pause(k->dev, 1);
 	kit_mover_start(&m, k, va, len, k->dev);
-	CHECK(probe_paused(p));
+	CHECK(probe_paused(k->dev));
 	t = kit_thread(closer, k);
-	probe_resume(p);
+	probe_resume(k->dev);
 	kit_mover_end(&m);
 	kit_join(t);
 	forget_device(k);
@@ -255,7 +256,7 @@ static void broken(struct kit *k)
 	uint64_t len = 32 * PAGE, va = kit_filled(k, 2 * len, 10), i, v;
 
 	kit_move(k, va, len, k->dev);
-	probe_fail(probe_of(k->dev), PROBE_WAIT, 1, PROBE_FOREVER, -EIO);
+	probe_fail(k->dev, PROBE_WAIT, 1, PROBE_FOREVER, -EIO);
 	CHECK_RC(kit_close(k, k->dev), -EIO);
 	CHECK_EQ(kit_stats(k).lost_pages, len / PAGE);
 	for (i = 0; i < len / PAGE; i++)
@@ -276,7 +277,7 @@ static void broken_once(struct kit *k)
 	int rc;
 
 	kit_move(k, va, len, k->dev);
-	probe_fail(probe_of(k->dev), PROBE_WAIT, 1, 1, -EIO);
+	probe_fail(k->dev, PROBE_WAIT, 1, 1, -EIO);
 	rc = kit_close(k, k->dev);
 	lost = kit_stats(k).lost_pages;
 	CHECK_RC(rc, lost ? -EIO : 0);

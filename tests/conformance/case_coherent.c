@@ -4,7 +4,7 @@
 
 static struct probe_entry entry(struct kit *k, uint64_t va)
 {
-	return probe_lookup(probe_of(k->dev), va);
+	return probe_lookup(k->dev, va);
 }
 
 /* a CPU's touch moves nothing and faults nothing, and what it writes the device reads */
@@ -54,7 +54,7 @@ static void round_trips(struct kit *k)
 	}
 	kit_move(k, va, len, NULL);
 	CHECK_EQ(kit_mem_used(k->dev), 0);
-	CHECK_EQ(probe_mapped(probe_of(k->dev), va, len), 0);
+	CHECK_EQ(probe_mapped(k->dev, va, len), 0);
 }
 
 /* an atomic access takes the page from the CPUs; the first touch ends that */
@@ -159,16 +159,15 @@ static void memory_calls(struct kit *k)
 static void failing(struct kit *k)
 {
 	uint64_t len = 32 * PAGE, va = kit_filled(k, len, 13), n;
-	struct probe *p = probe_of(k->dev);
 	struct balun_counts c;
 	int home;
 
 	for (home = 0; home < 2; home++) {
 		for (n = 1; n < 200; n++) {
 			kit_move(k, va, len, home ? k->dev : NULL);
-			probe_fail(p, PROBE_WAIT, n, 1, -EIO);
+			probe_fail(k->dev, PROBE_WAIT, n, 1, -EIO);
 			c = kit_migrate(k, va, len, home ? NULL : k->dev);
-			if (!probe_failed(p, PROBE_WAIT))
+			if (!probe_failed(k->dev, PROBE_WAIT))
 				break;
 			CHECK(c.failed > 0);
 			CHECK_EQ(kit_resident(k, va, len, k->dev), home ? c.failed : c.moved);
@@ -176,7 +175,7 @@ static void failing(struct kit *k)
 			CHECK_EQ(kit_resident(k, va, len, k->dev), home ? c.failed : c.moved);
 			dev_verify(k->dev, va, len, 13);
 		}
-		probe_fail(p, PROBE_WAIT, 0, 0, 0);
+		probe_fail(k->dev, PROBE_WAIT, 0, 0, 0);
 		CHECK(n > 1 && n < 200);
 	}
 	CHECK_EQ(kit_stats(k).lost_pages, 0);

@@ -63,9 +63,9 @@ static void again(struct kit *k)
 	c = kit_migrate(k, va, len, k->dev);
 	CHECK_EQ(c.moved, 32);
 	CHECK_EQ(c.already, 32);
-	probe_get_counts(probe_of(k->dev), &before);
+	probe_get_counts(k->dev, &before);
 	c = kit_migrate(k, va, len, k->dev);
-	probe_get_counts(probe_of(k->dev), &after);
+	probe_get_counts(k->dev, &after);
 	CHECK_EQ(c.already, 64);
 	CHECK_EQ(after.copies, before.copies);
 	kit_verify(k, va, len, 6);
@@ -79,14 +79,14 @@ static void bytes_exact(struct kit *k)
 	uint64_t len = 2 * MIB, va = kit_filled(k, len, 7);
 	struct probe_counts a, b;
 
-	probe_get_counts(probe_of(k->dev), &a);
+	probe_get_counts(k->dev, &a);
 	kit_move(k, va, len, k->dev);
-	probe_get_counts(probe_of(k->dev), &b);
+	probe_get_counts(k->dev, &b);
 	CHECK_EQ(b.bytes[BALUN_KIND_SYSTEM][BALUN_KIND_LOCAL] -
 			 a.bytes[BALUN_KIND_SYSTEM][BALUN_KIND_LOCAL],
 		 len);
 	kit_move(k, va, len, NULL);
-	probe_get_counts(probe_of(k->dev), &a);
+	probe_get_counts(k->dev, &a);
 	CHECK_EQ(a.bytes[BALUN_KIND_LOCAL][BALUN_KIND_SYSTEM] -
 			 b.bytes[BALUN_KIND_LOCAL][BALUN_KIND_SYSTEM],
 		 len);
@@ -132,7 +132,7 @@ static void zeros_never_touched(struct kit *k)
 
 	CHECK_EQ(c.moved, len / PAGE);
 	CHECK_EQ(kit_stats(k).zero_bytes, len);
-	probe_get_counts(probe_of(k->dev), &n);
+	probe_get_counts(k->dev, &n);
 	CHECK_EQ(n.bytes[BALUN_KIND_SYSTEM][BALUN_KIND_LOCAL], 0);
 	dev_verify(k->dev, va, len, KIT_ZEROS);
 	kit_verify_zero(k, va, len);

@@ -49,7 +49,7 @@ static void device_to_device(struct kit *k)
 	kit_move(k, va, len, b);
 	CHECK_EQ(kit_resident(k, va, len, b), len / PAGE);
 	CHECK_EQ(kit_mem_used(k->dev), 0);
-	CHECK_EQ(probe_mapped(probe_of(k->dev), va, len), 0);
+	CHECK_EQ(probe_mapped(k->dev, va, len), 0);
 	CHECK_EQ(kit_sum(kit_stats(k).device_to_device), len);
 	dev_verify(b, va, len, 2);
 	kit_move(k, va, len, k->dev);
@@ -61,7 +61,7 @@ static uint64_t host_bytes(struct balun_device *dev)
 {
 	struct probe_counts n;
 
-	probe_get_counts(probe_of(dev), &n);
+	probe_get_counts(dev, &n);
 	return n.bytes[BALUN_KIND_LOCAL][BALUN_KIND_SYSTEM] +
 	       n.bytes[BALUN_KIND_SYSTEM][BALUN_KIND_LOCAL];
 }
@@ -108,9 +108,9 @@ static void device_to_device_fails(struct kit *k)
 	struct balun_counts c;
 
 	kit_move(k, va, len, k->dev);
-	probe_fail(probe_of(b), PROBE_WAIT, 1, 1, -EIO);
+	probe_fail(b, PROBE_WAIT, 1, 1, -EIO);
 	c = kit_migrate(k, va, len, b);
-	CHECK(probe_failed(probe_of(b), PROBE_WAIT));
+	CHECK(probe_failed(b, PROBE_WAIT));
 	CHECK(c.failed > 0);
 	CHECK_EQ(kit_resident(k, va, len, k->dev), c.failed);
 	dev_verify(k->dev, va, len, 6);
@@ -193,7 +193,7 @@ static void evict_all(struct kit *k)
 	CHECK_OK(balun_evict(k->dev, UINT64_MAX, &freed));
 	CHECK_EQ(freed, len);
 	CHECK_EQ(kit_mem_used(k->dev), 0);
-	CHECK_EQ(probe_mapped(probe_of(k->dev), va, len), 0);
+	CHECK_EQ(probe_mapped(k->dev, va, len), 0);
 	CHECK_EQ(kit_stats(k).to_system[BALUN_CAUSE_EVICTION], len);
 	kit_verify(k, va, len, 12);
 }

@@ -33,23 +33,22 @@ static void check_counts(struct kit *k, uint64_t va, const struct balun_counts *
 static void fail_every_n(struct kit *k, enum probe_op op, bool home)
 {
 	uint64_t va = scattered(k, 1), n;
-	struct probe *p = probe_of(k->dev);
 	struct balun_counts c;
 
 	for (n = 1; n < 2000; n++) {
 		uint64_t errors = kit_stats(k).copy_errors;
 
 		kit_move(k, va, fail_len, home ? k->dev : NULL);
-		probe_fail(p, op, n, 1, -EIO);
+		probe_fail(k->dev, op, n, 1, -EIO);
 		c = kit_migrate(k, va, fail_len, home ? NULL : k->dev);
-		if (!probe_failed(p, op))
+		if (!probe_failed(k->dev, op))
 			break;
 		check_counts(k, va, &c, home ? NULL : k->dev);
 		CHECK_EQ(kit_stats(k).copy_errors, errors + 1);
 		if (home)
 			dev_verify(k->dev, va, fail_len, 1);
 	}
-	probe_fail(p, op, 0, 0, 0);
+	probe_fail(k->dev, op, 0, 0, 0);
 	CHECK(n > 1 && n < 2000);
 	CHECK_EQ(c.failed, 0);
 	kit_verify(k, va, fail_len, 1);
@@ -82,12 +81,12 @@ static void to_device_always(struct kit *k)
 	uint64_t va = scattered(k, 2);
 	struct balun_counts c;
 
-	probe_fail(probe_of(k->dev), PROBE_COPY, 1, PROBE_FOREVER, -EIO);
+	probe_fail(k->dev, PROBE_COPY, 1, PROBE_FOREVER, -EIO);
 	c = kit_migrate(k, va, fail_len, k->dev);
 	CHECK_EQ(c.failed, fail_len / PAGE);
 	CHECK_EQ(kit_mem_used(k->dev), 0);
 	kit_verify(k, va, fail_len, 2);
-	probe_fail(probe_of(k->dev), PROBE_COPY, 0, 0, 0);
+	probe_fail(k->dev, PROBE_COPY, 0, 0, 0);
 	kit_move(k, va, fail_len, k->dev);
 	dev_verify(k->dev, va, fail_len, 2);
 }
@@ -98,7 +97,7 @@ static void zeros(struct kit *k)
 	uint64_t len = 64 * PAGE, va = kit_map(k, len, KIT_RW);
 	struct balun_counts c;
 
-	probe_fail(probe_of(k->dev), PROBE_COPY, 1, 1, -EIO);
+	probe_fail(k->dev, PROBE_COPY, 1, 1, -EIO);
 	c = kit_migrate(k, va, len, k->dev);
 	CHECK_EQ(c.failed, 64);
 	CHECK_EQ(kit_mem_used(k->dev), 0);
@@ -113,10 +112,10 @@ static void device_fault(struct kit *k)
 	uint64_t len = 64 * PAGE, va = kit_filled(k, len, 4), v = 0;
 	int rc;
 
-	probe_fail(probe_of(k->dev), PROBE_WAIT, 1, 1, -EIO);
+	probe_fail(k->dev, PROBE_WAIT, 1, 1, -EIO);
 	rc = dev_read(k->dev, va, &v, sizeof(v));
 	CHECK(rc == 0 || rc == -EIO);
-	probe_fail(probe_of(k->dev), PROBE_WAIT, 0, 0, 0);
+	probe_fail(k->dev, PROBE_WAIT, 0, 0, 0);
 	dev_verify(k->dev, va, len, 4);
 	kit_mirror(k, k->dev, va, len);
 	kit_verify(k, va, len, 4);
@@ -132,7 +131,7 @@ static void cpu_touch(struct kit *k)
 	char got[PAGE], want[PAGE];
 
 	kit_move(k, va, len, k->dev);
-	probe_fail(probe_of(k->dev), PROBE_WAIT, 1, 1, -EIO);
+	probe_fail(k->dev, PROBE_WAIT, 1, 1, -EIO);
 	for (i = 0; i < 64; i++) {
 		int rc = k->mem->load(k, va + i * PAGE, got, PAGE);
 
@@ -144,7 +143,7 @@ static void cpu_touch(struct kit *k)
 		kit_pattern(want, i * PAGE, PAGE, 5);
 		CHECK(!memcmp(got, want, PAGE));
 	}
-	CHECK(probe_failed(probe_of(k->dev), PROBE_WAIT));
+	CHECK(probe_failed(k->dev, PROBE_WAIT));
 	CHECK_EQ(kit_stats(k).lost_pages, lost);
 	CHECK_EQ(kit_stats(k).copy_errors, 1);
 }
@@ -155,10 +154,10 @@ static void evict(struct kit *k)
 	int rc;
 
 	kit_move(k, va, len, k->dev);
-	probe_fail(probe_of(k->dev), PROBE_WAIT, 1, 1, -EIO);
+	probe_fail(k->dev, PROBE_WAIT, 1, 1, -EIO);
 	rc = balun_evict(k->dev, UINT64_MAX, &freed);
 	CHECK(rc == 0 || rc == -EIO);
-	CHECK(probe_failed(probe_of(k->dev), PROBE_WAIT));
+	CHECK(probe_failed(k->dev, PROBE_WAIT));
 	dev_verify(k->dev, va, len, 6);
 	kit_verify(k, va, len, 6);
 	CHECK_EQ(kit_stats(k).lost_pages, 0);
@@ -174,12 +173,12 @@ static void random_errors(struct kit *k)
 	for (i = 0; i < 60; i++) {
 		uint64_t from = kit_random(&r) % (pages - 64), n = 1 + kit_random(&r) % 64;
 
-		probe_fail(probe_of(k->dev), i & 1 ? PROBE_WAIT : PROBE_COPY,
-			   1 + kit_random(&r) % 3, 1, -EIO);
+		probe_fail(k->dev, i & 1 ? PROBE_WAIT : PROBE_COPY, 1 + kit_random(&r) % 3, 1,
+			   -EIO);
 		kit_migrate(k, va + from * PAGE, n * PAGE, kit_random(&r) % 2 ? k->dev : NULL);
 	}
-	probe_fail(probe_of(k->dev), PROBE_WAIT, 0, 0, 0);
-	probe_fail(probe_of(k->dev), PROBE_COPY, 0, 0, 0);
+	probe_fail(k->dev, PROBE_WAIT, 0, 0, 0);
+	probe_fail(k->dev, PROBE_COPY, 0, 0, 0);
 	kit_verify(k, va, pages * PAGE, 7);
 	s = kit_stats(k);
 	CHECK(s.copy_errors > 0);

@@ -174,19 +174,18 @@ static void *forker_main(void *arg)
 static void moving(struct kit *k, bool home)
 {
 	uint64_t len = 64 * PAGE, va = kit_filled(k, len, 11);
-	struct probe *p = probe_of(k->dev);
 	struct forker f = { .k = k };
 	struct kit_mover m;
 	pthread_t t;
 
 	if (home)
 		kit_move(k, va, len, k->dev);
-	probe_pause(p, 1);
+	probe_pause(k->dev, 1);
 	kit_mover_start(&m, k, va, len, home ? NULL : k->dev);
-	CHECK(probe_paused(p));
+	CHECK(probe_paused(k->dev));
 	/* fork may wait for the copy; it must not miss it */
 	t = kit_thread(forker_main, &f);
-	probe_resume(p);
+	probe_resume(k->dev);
 	kit_join(t);
 	kit_mover_end(&m);
 	child_verify(k, f.c, va, len, 11);

@@ -68,7 +68,7 @@ static void preferred_home(struct kit *k)
 	dev_verify(k->dev, va, len, 4);
 	dev_fill(k->dev, va, len, 5);
 	CHECK_EQ(kit_resident(k, va, len, k->dev), 0);
-	CHECK_EQ(probe_lookup(probe_of(k->dev), va).kind, BALUN_KIND_SYSTEM);
+	CHECK_EQ(probe_lookup(k->dev, va).kind, BALUN_KIND_SYSTEM);
 	kit_verify(k, va, len, 5);
 	/* an explicit request is still one */
 	kit_move(k, va, len, k->dev);

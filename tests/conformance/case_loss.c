@@ -81,7 +81,7 @@ static void said(struct kit *k)
 	CHECK_OK(balun_lost(k->space, NULL, e, 2, &n));
 	CHECK_EQ(n, 0);
 	kit_move(k, va, half, k->dev);
-	probe_get_counts(probe_of(k->dev), &before);
+	probe_get_counts(k->dev, &before);
 	balun_device_lost(k->dev);
 	balun_device_lost(k->dev); /* more than once is once */
 	CHECK_EQ(kit_query1(k, va).where, BALUN_WHERE_LOST);
@@ -102,7 +102,7 @@ static void said(struct kit *k)
 	kit_verify_part(k, va, half, len - half, 1);
 	wait_lost(k, half / PAGE);
 	CHECK_EQ(kit_mem_used(k->dev), 0);
-	probe_get_counts(probe_of(k->dev), &after);
+	probe_get_counts(k->dev, &after);
 	CHECK_EQ(after.copies, before.copies);
 	CHECK_RC(kit_close(k, k->dev), -EIO);
 	CHECK_EQ(kit_stats(k).lost_pages, half / PAGE);
@@ -217,11 +217,11 @@ static void towards(struct kit *k)
 	uint64_t len = 64 * PAGE, va = kit_filled(k, len, 8);
 	struct kit_mover m;
 
-	probe_pause(probe_of(k->dev), 1);
+	probe_pause(k->dev, 1);
 	kit_mover_start(&m, k, va, len, k->dev);
-	CHECK(probe_paused(probe_of(k->dev)));
+	CHECK(probe_paused(k->dev));
 	balun_device_lost(k->dev);
-	probe_resume(probe_of(k->dev));
+	probe_resume(k->dev);
 	kit_mover_end(&m);
 	CHECK_EQ(m.counts.failed, len / PAGE);
 	CHECK_EQ(count_lost(k, va, len, 8), 0);
@@ -235,11 +235,11 @@ static void homewards(struct kit *k)
 	struct kit_mover m;
 
 	kit_move(k, va, 2 * len, k->dev);
-	probe_pause(probe_of(k->dev), 1);
+	probe_pause(k->dev, 1);
 	kit_mover_start(&m, k, va, len, NULL);
-	CHECK(probe_paused(probe_of(k->dev)));
+	CHECK(probe_paused(k->dev));
 	balun_device_lost(k->dev);
-	probe_resume(probe_of(k->dev));
+	probe_resume(k->dev);
 	kit_mover_end(&m);
 	CHECK_EQ(m.counts.moved, len / PAGE);
 	kit_verify(k, va, len, 9);
@@ -321,10 +321,10 @@ static void silent(struct kit *k)
 	uint64_t len = 64 * PAGE, va = kit_filled(k, len, 12), v;
 
 	kit_move(k, va, len, k->dev);
-	probe_fail(probe_of(k->dev), PROBE_WAIT, 1, PROBE_FOREVER, -EIO);
+	probe_fail(k->dev, PROBE_WAIT, 1, PROBE_FOREVER, -EIO);
 	CHECK_RC(k->mem->load(k, va + 7 * PAGE, &v, sizeof(v)), -EHWPOISON);
 	CHECK_RC(k->mem->load(k, va + 9 * PAGE, &v, sizeof(v)), -EHWPOISON);
-	probe_fail(probe_of(k->dev), PROBE_WAIT, 0, 0, 0);
+	probe_fail(k->dev, PROBE_WAIT, 0, 0, 0);
 	CHECK_EQ(count_lost(k, va, len, 12), 2);
 	CHECK(listed(k, va + 7 * PAGE) && listed(k, va + 9 * PAGE));
 	wait_lost(k, 2);

@@ -6,14 +6,14 @@
 static void map_exact(struct kit *k)
 {
 	uint64_t len = 2 * BALUN_BLOCK_SIZE, va = kit_filled(k, len, 1);
-	struct probe *p = probe_of(k->dev);
 
 	kit_move(k, va, len, k->dev);
-	CHECK_EQ(probe_mapped(p, va - BALUN_BLOCK_SIZE, len + 2 * BALUN_BLOCK_SIZE),
-		 probe_mapped(p, va, len));
+	CHECK_EQ(probe_mapped(k->dev, va - BALUN_BLOCK_SIZE, len + 2 * BALUN_BLOCK_SIZE),
+		 probe_mapped(k->dev, va, len));
 	dev_verify(k->dev, va, len, 1);
-	CHECK_EQ(probe_mapped(p, va, len), len / PAGE);
-	CHECK_EQ(probe_mapped(p, va - BALUN_BLOCK_SIZE, len + 2 * BALUN_BLOCK_SIZE), len / PAGE);
+	CHECK_EQ(probe_mapped(k->dev, va, len), len / PAGE);
+	CHECK_EQ(probe_mapped(k->dev, va - BALUN_BLOCK_SIZE, len + 2 * BALUN_BLOCK_SIZE),
+		 len / PAGE);
 	kit_mirror(k, k->dev, va, len);
 }
 
@@ -61,13 +61,12 @@ static void map_touch_removes(struct kit *k)
 static void unmap_exact(struct kit *k)
 {
 	uint64_t len = BALUN_BLOCK_SIZE, va = kit_filled(k, len, 6);
-	struct probe *p = probe_of(k->dev);
 
 	kit_move(k, va, len, k->dev);
 	dev_verify(k->dev, va, len, 6);
 	CHECK_OK(k->mem->unmap(k, va + 5 * PAGE, 3 * PAGE));
 	CHECK_OK(balun_fence(k->space));
-	CHECK_EQ(probe_mapped(p, va + 5 * PAGE, 3 * PAGE), 0);
+	CHECK_EQ(probe_mapped(k->dev, va + 5 * PAGE, 3 * PAGE), 0);
 	CHECK_RC(balun_fault(k->dev, k->space, va + 6 * PAGE, 1, BALUN_ACCESS_READ), -EFAULT);
 	dev_verify(k->dev, va, 5 * PAGE, 6);
 	dev_verify_part(k->dev, va, 8 * PAGE, len - 8 * PAGE, 6);
@@ -93,7 +92,7 @@ static void unmap_splits_2m(struct kit *k)
 			balun_fault(k->dev, k->space, va[i], BALUN_BLOCK_SIZE, BALUN_ACCESS_WRITE));
 		CHECK_OK(k->mem->unmap(k, va[i] + at, PAGE));
 		CHECK_OK(balun_fence(k->space));
-		CHECK(!probe_lookup(probe_of(k->dev), va[i] + at).valid);
+		CHECK(!probe_lookup(k->dev, va[i] + at).valid);
 		dev_verify(k->dev, va[i], at, 7 + i);
 		dev_verify_part(k->dev, va[i], after, BALUN_BLOCK_SIZE - after, 7 + i);
 		kit_verify(k, va[i], at, 7 + i);
@@ -203,14 +202,13 @@ static void stale_never_used_after_migrate(struct kit *k)
 static void map_fails(struct kit *k)
 {
 	uint64_t len = 64 * PAGE, va = kit_filled(k, len, 20);
-	struct probe *p = probe_of(k->dev);
 	uint64_t v;
 
 	kit_move(k, va, len, k->dev);
-	probe_fail(p, PROBE_MAP, 1, 1, -ENOMEM);
+	probe_fail(k->dev, PROBE_MAP, 1, 1, -ENOMEM);
 	CHECK_RC(dev_read(k->dev, va, &v, sizeof(v)), -ENOMEM);
-	CHECK(probe_failed(p, PROBE_MAP));
-	CHECK_EQ(probe_mapped(p, va, len), 0);
+	CHECK(probe_failed(k->dev, PROBE_MAP));
+	CHECK_EQ(probe_mapped(k->dev, va, len), 0);
 	dev_verify(k->dev, va, len, 20);
 	kit_verify(k, va, len, 20);
 }
@@ -222,7 +220,7 @@ static void map_fault_many_blocks(struct kit *k)
 	uint64_t from = va + BALUN_BLOCK_SIZE - 3 * PAGE, n = BALUN_BLOCK_SIZE + 6 * PAGE;
 
 	CHECK_OK(balun_fault(k->dev, k->space, from + 7, n - 14, BALUN_ACCESS_WRITE));
-	CHECK_EQ(probe_mapped(probe_of(k->dev), from, n), n / PAGE);
+	CHECK_EQ(probe_mapped(k->dev, from, n), n / PAGE);
 	kit_mirror(k, k->dev, va, len);
 	dev_verify(k->dev, va, len, 21);
 }

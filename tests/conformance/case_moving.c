@@ -9,7 +9,7 @@
 
 struct moving {
 	uint64_t va;
-	struct probe *p;
+	struct balun_device *dev;
 	struct kit_mover m;
 };
 
@@ -17,19 +17,19 @@ struct moving {
 static void moving_start(struct kit *k, struct moving *mv, bool home, uint64_t seed)
 {
 	mv->va = kit_filled(k, MOVING_LEN, seed);
-	mv->p = probe_of(k->dev);
+	mv->dev = k->dev;
 	if (home) {
 		kit_move(k, mv->va, MOVING_LEN, k->dev);
 		dev_verify(k->dev, mv->va, MOVING_LEN, seed);
 	}
-	probe_pause(mv->p, 1);
+	probe_pause(mv->dev, 1);
 	kit_mover_start(&mv->m, k, mv->va, MOVING_LEN, home ? NULL : k->dev);
-	CHECK(probe_paused(mv->p));
+	CHECK(probe_paused(mv->dev));
 }
 
 static void moving_end(struct moving *mv)
 {
-	probe_resume(mv->p);
+	probe_resume(mv->dev);
 	kit_mover_end(&mv->m);
 }
 
@@ -282,7 +282,7 @@ static void fails_after_munmap(struct kit *k)
 
 	moving_start(k, &mv, false, 13);
 	CHECK_OK(k->mem->unmap(k, mv.va, MOVING_LEN / 2));
-	probe_fail(mv.p, PROBE_WAIT, 1, 1, -EIO);
+	probe_fail(mv.dev, PROBE_WAIT, 1, 1, -EIO);
 	moving_end(&mv);
 	CHECK_OK(balun_fence(k->space));
 	if (!mv.m.rc)

@@ -40,15 +40,14 @@ static void read_only_while_away(struct kit *k)
 static void revoked(struct kit *k)
 {
 	uint64_t len = BALUN_BLOCK_SIZE, va = kit_filled(k, len, 4), i;
-	struct probe *p = probe_of(k->dev);
 
 	kit_move(k, va, len, k->dev);
 	dev_fill(k->dev, va, len, 5);
-	CHECK(probe_lookup(p, va).perm & BALUN_PERM_WRITE);
+	CHECK(probe_lookup(k->dev, va).perm & BALUN_PERM_WRITE);
 	CHECK_OK(k->mem->protect(k, va + 8 * PAGE, 8 * PAGE, KIT_READ));
 	CHECK_OK(balun_fence(k->space));
 	for (i = 8; i < 16; i++)
-		CHECK(!(probe_lookup(p, va + i * PAGE).perm & BALUN_PERM_WRITE));
+		CHECK(!(probe_lookup(k->dev, va + i * PAGE).perm & BALUN_PERM_WRITE));
 	dev_write64(k->dev, va + 7 * PAGE, 1);
 	dev_write64(k->dev, va + 16 * PAGE, 1);
 	dev_verify_part(k->dev, va, 8 * PAGE, 8 * PAGE, 5);
@@ -63,7 +62,7 @@ static void no_access_while_away(struct kit *k)
 	dev_verify(k->dev, va, len, 6);
 	CHECK_OK(k->mem->protect(k, va, len, 0));
 	CHECK_OK(balun_fence(k->space));
-	CHECK_EQ(probe_mapped(probe_of(k->dev), va, len), 0);
+	CHECK_EQ(probe_mapped(k->dev, va, len), 0);
 	CHECK_RC(dev_read(k->dev, va, &v, sizeof(v)), -EFAULT);
 	CHECK_RC(dev_write(k->dev, va, &v, sizeof(v)), -EFAULT);
 	CHECK_RC(k->mem->load(k, va, &v, sizeof(v)), -EFAULT);
@@ -133,8 +132,8 @@ static void prefetch_never_fails(struct kit *k)
 	CHECK_OK(k->mem->unmap(k, va + 2 * PAGE, PAGE));
 	CHECK_OK(k->mem->protect(k, va + 4 * PAGE, PAGE, 0));
 	CHECK_OK(balun_fault(k->dev, k->space, va, len, BALUN_ACCESS_PREFETCH));
-	CHECK_EQ(probe_mapped(probe_of(k->dev), va + 2 * PAGE, PAGE), 0);
-	CHECK_EQ(probe_mapped(probe_of(k->dev), va + 4 * PAGE, PAGE), 0);
+	CHECK_EQ(probe_mapped(k->dev, va + 2 * PAGE, PAGE), 0);
+	CHECK_EQ(probe_mapped(k->dev, va + 4 * PAGE, PAGE), 0);
 	dev_verify(k->dev, va, 2 * PAGE, 11);
 	CHECK_OK(k->mem->protect(k, va + 4 * PAGE, PAGE, KIT_RW));
 	dev_verify_part(k->dev, va, 3 * PAGE, 5 * PAGE, 11);
@@ -147,7 +146,7 @@ static void atomic(struct kit *k)
 	struct probe_entry e;
 
 	CHECK_OK(balun_fault(k->dev, k->space, va, PAGE, BALUN_ACCESS_ATOMIC));
-	e = probe_lookup(probe_of(k->dev), va);
+	e = probe_lookup(k->dev, va);
 	CHECK(e.valid && e.perm & BALUN_PERM_ATOMIC && e.perm & BALUN_PERM_WRITE);
 	CHECK_EQ(e.kind, BALUN_KIND_LOCAL);
 	CHECK(kit_query1(k, va).where == BALUN_WHERE_DEVICE);
@@ -174,7 +173,7 @@ static void shared_in_place(struct kit *k)
 	c = kit_migrate(k, va, len, k->dev);
 	CHECK_EQ(c.unmovable, 16);
 	dev_verify(k->dev, va, len, 13);
-	CHECK_EQ(probe_lookup(probe_of(k->dev), va).kind, BALUN_KIND_SYSTEM);
+	CHECK_EQ(probe_lookup(k->dev, va).kind, BALUN_KIND_SYSTEM);
 	dev_fill(k->dev, va, len, 14);
 	kit_verify(k, va, len, 14);
 	CHECK_OK(k->mem->protect(k, va, len, KIT_READ));

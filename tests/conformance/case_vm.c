@@ -11,7 +11,7 @@ static void munmap_away(struct kit *k)
 	CHECK_OK(k->mem->unmap(k, va, len));
 	CHECK_OK(balun_fence(k->space));
 	CHECK_EQ(kit_mem_used(k->dev), 0);
-	CHECK_EQ(probe_mapped(probe_of(k->dev), va, len), 0);
+	CHECK_EQ(probe_mapped(k->dev, va, len), 0);
 	CHECK_RC(k->mem->load(k, va, &v, sizeof(v)), -EFAULT);
 	CHECK_RC(dev_read(k->dev, va, &v, sizeof(v)), -EFAULT);
 	CHECK_RC(balun_migrate(k->space, (void *)va, len, k->dev, NULL), -EFAULT);
@@ -58,7 +58,7 @@ static void mremap_away(struct kit *k)
 	dev_verify(k->dev, va, len, 4);
 	CHECK_OK(k->mem->remap(k, va, to, len));
 	CHECK_OK(balun_fence(k->space));
-	CHECK_EQ(probe_mapped(probe_of(k->dev), va, len), 0);
+	CHECK_EQ(probe_mapped(k->dev, va, len), 0);
 	CHECK_RC(dev_read(k->dev, va, &v, sizeof(v)), -EFAULT);
 	CHECK_RC(k->mem->load(k, va, &v, sizeof(v)), -EFAULT);
 	dev_verify(k->dev, to, len, 4);

@@ -125,7 +125,7 @@ int kit_close(struct kit *k, struct balun_device *dev)
 	k->devices[i] = NULL;
 	if (dev == k->dev)
 		k->dev = NULL;
-	kit_check_breach(probe_breach(probe_of(dev)));
+	kit_check_breach(probe_breach(dev));
 	rc = balun_device_close(dev);
 	kit_check_breach(probe_last_breach());
 	return rc;

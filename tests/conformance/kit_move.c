@@ -136,7 +136,7 @@ void kit_mirror_at(const char *file, int line, struct kit *k, struct balun_devic
 	uint64_t end = va + len;
 
 	for (; va < end; va += PAGE) {
-		struct probe_entry e = probe_lookup(probe_of(dev), va);
+		struct probe_entry e = probe_lookup(dev, va);
 		struct balun_extent x;
 		bool here;
 

@@ -9,17 +9,7 @@
  */
 #include "probe_priv.h"
 
-#include <stdarg.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-
-static char last_breach[200];
-
-const char *probe_last_breach(void)
-{
-	return last_breach[0] ? last_breach : NULL;
-}
+static char last_breach[PROBE_TEXT];
 
 void probe_breach_note(struct probe *p, const char *fmt, ...)
 {
@@ -33,12 +23,19 @@ void probe_breach_note(struct probe *p, const char *fmt, ...)
 	vsnprintf(p->breach, sizeof(p->breach), fmt, ap);
 	va_end(ap);
 	memcpy(last_breach, p->breach, sizeof(last_breach));
-	__atomic_store_n(&p->breached, 2, __ATOMIC_RELEASE);
+	env_store(&p->breached, 2);
+	env_log(0, "core broke the driver contract: %s", p->breach);
 }
 
-const char *probe_breach(struct probe *p)
+const char *probe_noted(struct probe *p)
 {
-	return __atomic_load_n(&p->breached, __ATOMIC_ACQUIRE) == 2 ? p->breach : NULL;
+	return env_load(&p->breached) == 2 ? p->breach : NULL;
+}
+
+void probe_take_last(char *ret_text)
+{
+	memcpy(ret_text, last_breach, sizeof(last_breach));
+	last_breach[0] = 0;
 }
 
 /* counts a call; its error if it is to fail. Lock held. */
@@ -93,8 +90,8 @@ static int probe_open(struct balun_device *dev, const struct balun_options *opt,
 
 	if (!p)
 		return -ENOMEM;
-	pthread_mutex_init(&p->lock, NULL);
-	pthread_cond_init(&p->cond, NULL);
+	env_mutex_init(&p->lock);
+	env_cond_init(&p->cond);
 	p->dev = dev;
 	rc = balun_inner_open(dev, opt, &p->drv, &p->desc, &p->inner);
 	if (rc)
@@ -106,7 +103,8 @@ static int probe_open(struct balun_device *dev, const struct balun_options *opt,
 	if (rc)
 		goto err_close;
 	p->filled = balun_mem_alloc(p->table.npages);
-	if (!p->filled) {
+	p->staging = balun_mem_alloc(PROBE_USERS * PAGE);
+	if (!p->filled || !p->staging) {
 		rc = -ENOMEM;
 		goto err_table;
 	}
@@ -115,6 +113,8 @@ static int probe_open(struct balun_device *dev, const struct balun_options *opt,
 	return 0;
 
 err_table:
+	balun_mem_free(p->staging, PROBE_USERS * PAGE);
+	balun_mem_free(p->filled, p->table.npages);
 	table_fini(&p->table);
 err_close:
 	p->drv->close(p->inner);
@@ -127,10 +127,6 @@ static void probe_close(void *priv)
 {
 	struct probe *p = priv;
 
-	pthread_mutex_lock(&p->lock);
-	while (p->running)
-		pthread_cond_wait(&p->cond, &p->lock);
-	pthread_mutex_unlock(&p->lock);
 	if (p->table.entries)
 		probe_breach_note(p, "close: %llu entries are still mapped",
 				  (unsigned long long)p->table.entries);
@@ -139,10 +135,11 @@ static void probe_close(void *priv)
 	if (p->cookies)
 		probe_breach_note(p, "close: %u copies were never waited for", p->cookies);
 	p->drv->close(p->inner);
+	balun_mem_free(p->staging, PROBE_USERS * PAGE);
 	balun_mem_free(p->filled, p->table.npages);
 	table_fini(&p->table);
-	pthread_cond_destroy(&p->cond);
-	pthread_mutex_destroy(&p->lock);
+	env_cond_destroy(&p->cond);
+	env_mutex_destroy(&p->lock);
 	balun_mem_free(p, sizeof(*p));
 }
 
@@ -159,6 +156,17 @@ static int probe_attach(void *priv, struct balun_space *space)
 	return 0;
 }
 
+/* They are refused by now. A command is let in until gone() and active() have returned. */
+static void probe_wait_runs(struct probe *p)
+{
+	uint64_t limit = env_now_ns() + PROBE_RUN_NS, now;
+
+	env_mutex_lock(&p->lock);
+	while (p->running && (now = env_now_ns()) < limit)
+		env_cond_wait(&p->cond, &p->lock, limit - now);
+	env_mutex_unlock(&p->lock);
+}
+
 static void probe_gone(void *priv, struct balun_space *space)
 {
 	struct probe *p = priv;
@@ -168,9 +176,10 @@ static void probe_gone(void *priv, struct balun_space *space)
 	else
 		p->attached--;
 	/* what is mapped in place may stay until now; what lay on the device must be home */
-	pthread_mutex_lock(&p->lock);
+	env_mutex_lock(&p->lock);
 	table_clear(&p->table, 0, UINT64_MAX);
-	pthread_mutex_unlock(&p->lock);
+	env_mutex_unlock(&p->lock);
+	probe_wait_runs(p);
 	if (p->drv->gone)
 		p->drv->gone(p->inner, space);
 }
@@ -198,7 +207,7 @@ static const struct balun_driver *probe_inner(void *priv, void **ret_priv)
 static const char *probe_check_seg(const struct probe *p, const struct balun_seg *s,
 				   const struct balun_seg *prev)
 {
-	if (!s->len || (s->va | s->len | s->addr) & (BALUN_PAGE_SIZE - 1))
+	if (!s->len || (s->va | s->len | s->addr) & (PAGE - 1))
 		return "a segment is not whole pages";
 	if (s->va >> BALUN_BLOCK_SHIFT != (s->va + s->len - 1) >> BALUN_BLOCK_SHIFT)
 		return "a segment crosses a block";
@@ -229,7 +238,7 @@ static void probe_note_map(struct probe *p, const struct balun_seg *s)
 {
 	uint64_t off;
 
-	for (off = 0; off < s->len; off += BALUN_PAGE_SIZE) {
+	for (off = 0; off < s->len; off += PAGE) {
 		struct probe_entry e = {
 			.valid = true,
 			.kind = s->kind,
@@ -251,7 +260,7 @@ static int probe_map(void *priv, struct balun_space *space, const struct balun_s
 	size_t i;
 	int rc;
 
-	pthread_mutex_lock(&p->lock);
+	env_mutex_lock(&p->lock);
 	p->n.maps++;
 	p->n.segs += n;
 	if (!n)
@@ -263,32 +272,32 @@ static int probe_map(void *priv, struct balun_space *space, const struct balun_s
 
 		if (what) {
 			probe_breach_note(p, "map: %s", what);
-			pthread_mutex_unlock(&p->lock);
+			env_mutex_unlock(&p->lock);
 			return -ENOMEM;
 		}
 	}
 	rc = probe_planned(p, PROBE_MAP);
-	pthread_mutex_unlock(&p->lock);
+	env_mutex_unlock(&p->lock);
 	if (!rc)
 		rc = p->drv->map(p->inner, space, seg, n);
 	if (rc)
 		return rc;
 	/* the block lock of core keeps an unmap of the same range out until we return */
-	pthread_mutex_lock(&p->lock);
+	env_mutex_lock(&p->lock);
 	for (i = 0; i < n; i++)
 		table_clear(&p->table, seg[i].va, seg[i].len);
 	for (i = 0; i < n; i++)
 		probe_note_map(p, &seg[i]);
-	pthread_mutex_unlock(&p->lock);
+	env_mutex_unlock(&p->lock);
 	return 0;
 }
 
 static void probe_unmap_note(struct probe *p, struct balun_space *space, uint64_t va, uint64_t len,
 			     enum balun_cause cause)
 {
-	pthread_mutex_lock(&p->lock);
+	env_mutex_lock(&p->lock);
 	p->n.unmaps++;
-	if (!len || (va | len) & (BALUN_PAGE_SIZE - 1))
+	if (!len || (va | len) & (PAGE - 1))
 		probe_breach_note(p, "unmap: not whole pages");
 	if (space != p->space)
 		probe_breach_note(p, "unmap: for a space that is not attached");
@@ -297,7 +306,7 @@ static void probe_unmap_note(struct probe *p, struct balun_space *space, uint64_
 	else
 		p->n.unmap_cause[cause]++;
 	table_clear(&p->table, va, len);
-	pthread_mutex_unlock(&p->lock);
+	env_mutex_unlock(&p->lock);
 }
 
 static void probe_unmap(void *priv, struct balun_space *space, uint64_t va, uint64_t len,
@@ -337,12 +346,11 @@ static void probe_unmap_wait(void *priv, struct balun_space *space)
 /* Lock held. */
 static void probe_check_local(struct probe *p, uint64_t off, uint64_t len, bool dst)
 {
-	if (off & (BALUN_PAGE_SIZE - 1) || off >= p->desc.mem_bytes ||
-	    len > p->desc.mem_bytes - off) {
+	if (off & (PAGE - 1) || off >= p->desc.mem_bytes || len > p->desc.mem_bytes - off) {
 		probe_breach_note(p, "copy: outside device memory");
 		return;
 	}
-	for (; len; off += BALUN_PAGE_SIZE, len -= BALUN_PAGE_SIZE) {
+	for (; len; off += PAGE, len -= PAGE) {
 		uint64_t i = off >> BALUN_PAGE_SHIFT;
 		uint64_t va = p->table.owner[i];
 
@@ -361,7 +369,7 @@ static void probe_check_local(struct probe *p, uint64_t off, uint64_t len, bool 
 /* Lock held. */
 static void probe_check_copy(struct probe *p, const struct balun_copy *op)
 {
-	if (!op->len || op->len & (BALUN_PAGE_SIZE - 1)) {
+	if (!op->len || op->len & (PAGE - 1)) {
 		probe_breach_note(p, "copy: not whole pages");
 		return;
 	}
@@ -383,12 +391,16 @@ static void probe_check_copy(struct probe *p, const struct balun_copy *op)
 /* Lock held: given up while a copy that was asked to pause waits. */
 static void probe_pause_here(struct probe *p)
 {
+	uint64_t limit, now;
+
 	if (!p->pause_nth || --p->pause_nth)
 		return;
+	limit = env_now_ns() + PROBE_PAUSE_NS;
 	p->pausing = true;
-	pthread_cond_broadcast(&p->cond);
-	while (p->pausing)
-		pthread_cond_wait(&p->cond, &p->lock);
+	env_cond_wake(&p->cond);
+	while (p->pausing && (now = env_now_ns()) < limit)
+		env_cond_wait(&p->cond, &p->lock, limit - now);
+	p->pausing = false;
 }
 
 static int probe_slot(struct probe *p)
@@ -406,7 +418,7 @@ static int probe_copy(void *priv, const struct balun_copy *op, size_t n, uint64_
 	struct probe *p = priv;
 	int rc, i, slot;
 
-	pthread_mutex_lock(&p->lock);
+	env_mutex_lock(&p->lock);
 	p->n.copies++;
 	if (!n)
 		probe_breach_note(p, "copy: of nothing");
@@ -418,19 +430,19 @@ static int probe_copy(void *priv, const struct balun_copy *op, size_t n, uint64_
 	if (!rc && slot < 0)
 		rc = -ENOMEM;
 	if (rc) {
-		pthread_mutex_unlock(&p->lock);
+		env_mutex_unlock(&p->lock);
 		return rc;
 	}
 	p->cookie[slot].busy = true;
 	p->cookies++;
 	p->cookie[slot].err = probe_planned(p, PROBE_WAIT);
-	pthread_mutex_unlock(&p->lock);
+	env_mutex_unlock(&p->lock);
 	rc = p->drv->copy(p->inner, op, n, &p->cookie[slot].inner);
 	if (rc) {
-		pthread_mutex_lock(&p->lock);
+		env_mutex_lock(&p->lock);
 		p->cookie[slot].busy = false;
 		p->cookies--;
-		pthread_mutex_unlock(&p->lock);
+		env_mutex_unlock(&p->lock);
 		return rc;
 	}
 	*ret_cookie = slot + 1;
@@ -448,11 +460,11 @@ static int probe_copy_wait(void *priv, uint64_t cookie)
 		return -EIO;
 	}
 	rc = p->drv->copy_wait(p->inner, c->inner);
-	pthread_mutex_lock(&p->lock);
+	env_mutex_lock(&p->lock);
 	err = c->err;
 	c->busy = false;
 	p->cookies--;
-	pthread_mutex_unlock(&p->lock);
+	env_mutex_unlock(&p->lock);
 	return rc ? rc : err;
 }
 
@@ -481,7 +493,7 @@ static void probe_free(void *priv, uint64_t off, uint64_t len)
 {
 	struct probe *p = priv;
 
-	if (!len || (off | len) & (BALUN_PAGE_SIZE - 1) || off >= p->desc.mem_bytes ||
+	if (!len || (off | len) & (PAGE - 1) || off >= p->desc.mem_bytes ||
 	    len > p->desc.mem_bytes - off)
 		probe_breach_note(p, "free: of what alloc never gave");
 	p->drv->free(p->inner, off, len);
@@ -503,7 +515,7 @@ const struct balun_driver probe_driver = {
 	.size = sizeof(struct balun_driver),
 	.caps = BALUN_CAP_MMU | BALUN_CAP_HOST_MEMORY | BALUN_CAP_PEER | BALUN_CAP_ALLOC |
 		BALUN_CAP_TWO_PHASE | BALUN_CAP_WRAPPER | BALUN_CAP_COHERENT,
-	.name = "probe",
+	.name = PROBE_NAME,
 	.help = "mem=ALL  device memory at most\n"
 		"host=1  0: hide that device memory is host memory\n"
 		"peer=1  0: no direct copies\n"
@@ -523,4 +535,5 @@ const struct balun_driver probe_driver = {
 	.peer_addr = probe_peer_addr,
 	.active = probe_active,
 	.inner = probe_inner,
+	.command = probe_command,
 };

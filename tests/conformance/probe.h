@@ -5,7 +5,8 @@
  * It keeps an exact shadow of the device's page table, checks each call of core against the driver
  * contract (driver.h), fails or pauses the n-th call on request, and is a software device itself:
  * dev_read() and dev_write() translate through the shadow table, reach device memory with nothing
- * but the inner driver's copy, and fault where there is no translation.
+ * but the inner driver's copy, and fault where there is no translation. All functions are commands
+ * to the device (probe_cmd.h): it may be served in the kernel.
  *
  * Options: mem=BYTES device memory at most; host=0 hide BALUN_CAP_HOST_MEMORY, so that pages are
  * copied; peer=0 hide BALUN_CAP_PEER; coherent=1 do not hide BALUN_CAP_COHERENT.
@@ -15,14 +16,11 @@
 
 #include "balun/balun.h"
 #include "balun/driver.h"
+#include "probe_cmd.h"
 
 #include <errno.h>
 
-struct probe;
-
 extern const struct balun_driver probe_driver;
-
-struct probe *probe_of(struct balun_device *dev);
 
 /* ---- the device at work; any thread ---- */
 
@@ -34,57 +32,42 @@ uint64_t dev_read64(struct balun_device *dev, uint64_t va);
 void dev_write64(struct balun_device *dev, uint64_t va, uint64_t v);
 
 /*
- * A thread that works as the device brackets its life with these: the probe's close() waits for it,
+ * A thread that works as the device brackets its life with these: closing the device waits for it,
  * as any driver's close() waits for its own threads. After an access was refused with -ENODEV it
  * must end without another one.
  */
-struct probe *probe_run_begin(struct balun_device *dev);
-void probe_run_end(struct probe *p);
+void probe_run_begin(struct balun_device *dev);
+void probe_run_end(struct balun_device *dev);
 
 /* ---- the shadow table ---- */
 
-struct probe_entry {
-	bool valid;
-	uint32_t kind, perm;
-	uint64_t addr;
-};
-struct probe_entry probe_lookup(struct probe *p, uint64_t va);
+struct probe_entry probe_lookup(struct balun_device *dev, uint64_t va);
 /* entries in a range */
-uint64_t probe_mapped(struct probe *p, uint64_t va, uint64_t len);
+uint64_t probe_mapped(struct balun_device *dev, uint64_t va, uint64_t len);
 
 /* ---- what core did ---- */
 
-struct probe_counts {
-	uint64_t maps, unmaps, copies; /* calls */
-	uint64_t segs;
-	uint64_t bytes[4][4]; /* copied, by BALUN_KIND_* of source and destination */
-	uint64_t unmap_cause[BALUN_NR_CAUSES];
-	uint64_t failed; /* calls failed on request */
-};
-void probe_get_counts(struct probe *p, struct probe_counts *ret);
+void probe_get_counts(struct balun_device *dev, struct probe_counts *ret);
 
 /* ---- interference ---- */
 
-enum probe_op {
-	PROBE_MAP,
-	PROBE_COPY,
-	PROBE_WAIT,
-	PROBE_NR
-};
-#define PROBE_FOREVER UINT64_MAX
 /* fail @count calls of @op with @err from the @nth from now on (1: the next); 0: none */
-void probe_fail(struct probe *p, enum probe_op op, uint64_t nth, uint64_t count, int err);
+void probe_fail(struct balun_device *dev, enum probe_op op, uint64_t nth, uint64_t count, int err);
 /* whether the failure asked for last has come to pass */
-bool probe_failed(struct probe *p, enum probe_op op);
-/* the @nth copy from now waits until probe_resume(); one at a time */
-void probe_pause(struct probe *p, uint64_t nth);
+bool probe_failed(struct balun_device *dev, enum probe_op op);
+/* the @nth copy from now waits until probe_resume(), at most a minute; one at a time */
+void probe_pause(struct balun_device *dev, uint64_t nth);
 /* wait until a copy waits; false: none came within 20 s */
-bool probe_paused(struct probe *p);
-void probe_resume(struct probe *p);
+bool probe_paused(struct balun_device *dev);
+void probe_resume(struct balun_device *dev);
 
 /* the first breach of the contract that core committed, or NULL */
-const char *probe_breach(struct probe *p);
-/* outlives the device: breaches of close() and gone(), which come last; NULL: none */
+const char *probe_breach(struct balun_device *dev);
+/*
+ * What was noted last outlives the device: breaches of close() and gone(), which come last. NULL:
+ * none, since it was asked for. In this process; with @dev, where that is served.
+ */
 const char *probe_last_breach(void);
+const char *probe_last_breach_of(struct balun_device *dev);
 
 #endif

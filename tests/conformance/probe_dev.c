@@ -1,22 +1,13 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR MIT */
 /*
- * The probe as a device at work: loads and stores through the shadow table, and the controls and
- * counters that cases use.
+ * The probe as a device at work: loads and stores through the shadow table, and the other commands
+ * that cases give.
  */
-#include "kit.h"
 #include "probe_priv.h"
 
-#include <time.h>
-
-#define PAUSE_LIMIT_S 20
-
-struct probe *probe_of(struct balun_device *dev)
-{
-	struct probe *p = balun_device_priv(dev, &probe_driver);
-
-	CHECK(p != NULL);
-	return p;
-}
+/* so many faults that did not last until the access; then the caller is asked, who may be dying */
+#define ACCESS_TRIES   16
+#define PAUSED_LOOK_NS 200000000ULL
 
 /* ---- accesses ---- */
 
@@ -32,10 +23,10 @@ static bool probe_in_use(const struct probe *p, uint64_t va, uint64_t len)
 
 void probe_wait_unused(struct probe *p, uint64_t va, uint64_t len)
 {
-	pthread_mutex_lock(&p->lock);
+	env_mutex_lock(&p->lock);
 	while (probe_in_use(p, va, len))
-		pthread_cond_wait(&p->cond, &p->lock);
-	pthread_mutex_unlock(&p->lock);
+		env_cond_wait(&p->cond, &p->lock, ENV_FOREVER);
+	env_mutex_unlock(&p->lock);
 }
 
 /* Lock held. The page is the caller's alone until probe_use_end(): a store is a read and a write */
@@ -48,7 +39,7 @@ static unsigned int probe_use_begin(struct probe *p, uint64_t page)
 			;
 		if (i < PROBE_USERS && !probe_in_use(p, page, PAGE))
 			break;
-		pthread_cond_wait(&p->cond, &p->lock);
+		env_cond_wait(&p->cond, &p->lock, ENV_FOREVER);
 	}
 	p->user[i] = page;
 	return i;
@@ -58,7 +49,7 @@ static unsigned int probe_use_begin(struct probe *p, uint64_t page)
 static void probe_use_end(struct probe *p, unsigned int i)
 {
 	p->user[i] = 0;
-	pthread_cond_broadcast(&p->cond);
+	env_cond_wake(&p->cond);
 }
 
 static int probe_move(struct probe *p, uint64_t dst, uint32_t dst_kind, uint64_t src,
@@ -74,23 +65,16 @@ static int probe_move(struct probe *p, uint64_t dst, uint32_t dst_kind, uint64_t
 }
 
 /* load or store in one page of device memory, with nothing but the driver's copy */
-static int probe_local(struct probe *p, uint64_t off, uint32_t in_page, void *buf, size_t len,
-		       bool write)
+static int probe_local(struct probe *p, uint8_t *staging, uint64_t off, uint32_t in_page, void *buf,
+		       size_t len, bool write)
 {
-	uint8_t *staging = balun_mem_alloc(PAGE);
-	int rc;
+	int rc = probe_move(p, (uintptr_t)staging, BALUN_KIND_SYSTEM, off, BALUN_KIND_LOCAL);
 
-	if (!staging)
-		return -ENOMEM;
-	rc = probe_move(p, (uintptr_t)staging, BALUN_KIND_SYSTEM, off, BALUN_KIND_LOCAL);
-	if (!rc && !write)
-		memcpy(buf, staging + in_page, len);
-	if (!rc && write) {
-		memcpy(staging + in_page, buf, len);
-		rc = probe_move(p, off, BALUN_KIND_LOCAL, (uintptr_t)staging, BALUN_KIND_SYSTEM);
-	}
-	balun_mem_free(staging, PAGE);
-	return rc;
+	if (rc)
+		return rc;
+	memcpy(write ? staging + in_page : buf, write ? buf : staging + in_page, len);
+	return write ? probe_move(p, off, BALUN_KIND_LOCAL, (uintptr_t)staging, BALUN_KIND_SYSTEM)
+		     : 0;
 }
 
 /* one access inside one page: 0; 1: no translation that allows it; -errno of a copy */
@@ -100,14 +84,14 @@ static int probe_access(struct probe *p, uint64_t va, void *buf, size_t len, boo
 	unsigned int user;
 	int rc;
 
-	pthread_mutex_lock(&p->lock);
+	env_mutex_lock(&p->lock);
 	e = table_get(&p->table, va);
 	if (!e.valid || (write && !(e.perm & BALUN_PERM_WRITE))) {
-		pthread_mutex_unlock(&p->lock);
+		env_mutex_unlock(&p->lock);
 		return 1;
 	}
 	if (e.kind != BALUN_KIND_LOCAL) {
-		pthread_mutex_unlock(&p->lock);
+		env_mutex_unlock(&p->lock);
 		/* may have to wait for an unmap, so unmap does not wait for it */
 		rc = write ? balun_bus_write(p->space, e.addr + va % PAGE, buf, len)
 			   : balun_bus_read(p->space, e.addr + va % PAGE, buf, len);
@@ -118,157 +102,134 @@ static int probe_access(struct probe *p, uint64_t va, void *buf, size_t len, boo
 	e = table_get(&p->table, va);
 	if (!e.valid || e.kind != BALUN_KIND_LOCAL || (write && !(e.perm & BALUN_PERM_WRITE))) {
 		probe_use_end(p, user);
-		pthread_mutex_unlock(&p->lock);
+		env_mutex_unlock(&p->lock);
 		return 1;
 	}
-	pthread_mutex_unlock(&p->lock);
-	rc = probe_local(p, e.addr, va % PAGE, buf, len, write);
-	pthread_mutex_lock(&p->lock);
+	env_mutex_unlock(&p->lock);
+	rc = probe_local(p, p->staging + user * PAGE, e.addr, va % PAGE, buf, len, write);
+	env_mutex_lock(&p->lock);
 	probe_use_end(p, user);
-	pthread_mutex_unlock(&p->lock);
+	env_mutex_unlock(&p->lock);
 	return rc;
 }
 
-static int dev_access(struct balun_device *dev, uint64_t va, void *buf, size_t len, bool write)
+/* an access with its faults */
+static int cmd_access(struct probe *p, const struct probe_cmd *cmd, const struct balun_command *c)
 {
-	struct probe *p = probe_of(dev);
+	bool write = c->code == PROBE_CMD_WRITE;
+	int tries, rc;
 
-	while (len) {
-		size_t part = PAGE - va % PAGE < len ? PAGE - va % PAGE : len;
-		int rc = probe_access(p, va, buf, part, write);
-
-		if (rc < 0)
+	if (!c->data_len || c->data_len > PAGE - cmd->va % PAGE)
+		return -EINVAL;
+	for (tries = 0; tries < ACCESS_TRIES; tries++) {
+		rc = probe_access(p, cmd->va, c->data, c->data_len, write);
+		if (rc <= 0)
 			return rc;
-		if (rc) {
-			/* a replayed fault: the entry may be gone again before we look */
-			rc = balun_fault(dev, balun_device_space(dev), va, part,
-					 write ? BALUN_ACCESS_WRITE : BALUN_ACCESS_READ);
-			if (rc && rc != -EBUSY)
-				return rc;
-			continue;
-		}
-		va += part;
-		buf = (char *)buf + part;
-		len -= part;
+		/* a replayed fault: the entry may be gone again before we look */
+		rc = balun_fault(p->dev, p->space, cmd->va, c->data_len,
+				 write ? BALUN_ACCESS_WRITE : BALUN_ACCESS_READ);
+		if (rc && rc != -EBUSY)
+			return rc;
 	}
-	return 0;
+	return -EAGAIN;
 }
 
-int dev_read(struct balun_device *dev, uint64_t va, void *buf, size_t len)
+/* ---- the other commands ---- */
+
+/* whether a copy waits now; looks for a moment */
+static bool cmd_paused(struct probe *p)
 {
-	return dev_access(dev, va, buf, len, false);
+	uint64_t limit = env_now_ns() + PAUSED_LOOK_NS, now;
+	bool pausing;
+
+	env_mutex_lock(&p->lock);
+	while (!p->pausing && (now = env_now_ns()) < limit)
+		env_cond_wait(&p->cond, &p->lock, limit - now);
+	pausing = p->pausing;
+	env_mutex_unlock(&p->lock);
+	return pausing;
 }
 
-int dev_write(struct balun_device *dev, uint64_t va, const void *buf, size_t len)
+/* Lock held. */
+static void cmd_fail(struct probe *p, const struct probe_cmd *cmd)
 {
-	return dev_access(dev, va, (void *)(uintptr_t)buf, len, true);
+	p->plan[cmd->op] =
+		(struct probe_plan){ .nth = cmd->nth, .count = cmd->count, .err = cmd->err };
 }
 
-uint64_t dev_read64(struct balun_device *dev, uint64_t va)
+/* Lock held. */
+static int cmd_control(struct probe *p, enum probe_code code, struct probe_cmd *cmd)
 {
-	uint64_t v = 0;
-
-	CHECK_OK(dev_read(dev, va, &v, sizeof(v)));
-	return v;
+	switch (code) {
+	case PROBE_CMD_RUN_BEGIN:
+		p->running++;
+		return 0;
+	case PROBE_CMD_RUN_END:
+		p->running -= !!p->running;
+		env_cond_wake(&p->cond);
+		return 0;
+	case PROBE_CMD_LOOKUP:
+		cmd->entry = table_get(&p->table, cmd->va);
+		return 0;
+	case PROBE_CMD_MAPPED:
+		cmd->n = table_count(&p->table, cmd->va, cmd->len);
+		return 0;
+	case PROBE_CMD_COUNTS:
+		cmd->counts = p->n;
+		return 0;
+	case PROBE_CMD_FAIL:
+		cmd_fail(p, cmd);
+		return 0;
+	case PROBE_CMD_FAILED:
+		cmd->n = p->plan[cmd->op].came;
+		return 0;
+	case PROBE_CMD_PAUSE:
+		p->pause_nth = cmd->nth;
+		return 0;
+	case PROBE_CMD_RESUME:
+		p->pause_nth = 0;
+		p->pausing = false;
+		env_cond_wake(&p->cond);
+		return 0;
+	default:
+		return -EINVAL;
+	}
 }
 
-void dev_write64(struct balun_device *dev, uint64_t va, uint64_t v)
+static void cmd_breach(struct probe *p, struct probe_cmd *cmd)
 {
-	CHECK_OK(dev_write(dev, va, &v, sizeof(v)));
+	const char *noted = probe_noted(p);
+
+	cmd->text[0] = 0;
+	if (noted)
+		memcpy(cmd->text, noted, PROBE_TEXT);
 }
 
-struct probe *probe_run_begin(struct balun_device *dev)
+int probe_command(void *priv, struct balun_space *space, const struct balun_command *c)
 {
-	struct probe *p = probe_of(dev);
+	struct probe_cmd *cmd = c->arg;
+	struct probe *p = priv;
+	int rc;
 
-	pthread_mutex_lock(&p->lock);
-	p->running++;
-	pthread_mutex_unlock(&p->lock);
-	return p;
-}
-
-void probe_run_end(struct probe *p)
-{
-	pthread_mutex_lock(&p->lock);
-	p->running--;
-	pthread_cond_broadcast(&p->cond);
-	pthread_mutex_unlock(&p->lock);
-}
-
-/* ---- looking ---- */
-
-struct probe_entry probe_lookup(struct probe *p, uint64_t va)
-{
-	struct probe_entry e;
-
-	pthread_mutex_lock(&p->lock);
-	e = table_get(&p->table, va);
-	pthread_mutex_unlock(&p->lock);
-	return e;
-}
-
-uint64_t probe_mapped(struct probe *p, uint64_t va, uint64_t len)
-{
-	uint64_t n;
-
-	pthread_mutex_lock(&p->lock);
-	n = table_count(&p->table, va, len);
-	pthread_mutex_unlock(&p->lock);
-	return n;
-}
-
-void probe_get_counts(struct probe *p, struct probe_counts *ret)
-{
-	pthread_mutex_lock(&p->lock);
-	*ret = p->n;
-	pthread_mutex_unlock(&p->lock);
-}
-
-/* ---- interference ---- */
-
-void probe_fail(struct probe *p, enum probe_op op, uint64_t nth, uint64_t count, int err)
-{
-	pthread_mutex_lock(&p->lock);
-	p->plan[op] = (struct probe_plan){ .nth = nth, .count = count, .err = err };
-	pthread_mutex_unlock(&p->lock);
-}
-
-bool probe_failed(struct probe *p, enum probe_op op)
-{
-	bool came;
-
-	pthread_mutex_lock(&p->lock);
-	came = p->plan[op].came;
-	pthread_mutex_unlock(&p->lock);
-	return came;
-}
-
-void probe_pause(struct probe *p, uint64_t nth)
-{
-	pthread_mutex_lock(&p->lock);
-	p->pause_nth = nth;
-	pthread_mutex_unlock(&p->lock);
-}
-
-bool probe_paused(struct probe *p)
-{
-	struct timespec limit;
-	int rc = 0;
-
-	clock_gettime(CLOCK_REALTIME, &limit);
-	limit.tv_sec += PAUSE_LIMIT_S;
-	pthread_mutex_lock(&p->lock);
-	while (!p->pausing && !rc)
-		rc = pthread_cond_timedwait(&p->cond, &p->lock, &limit);
-	pthread_mutex_unlock(&p->lock);
-	return !rc;
-}
-
-void probe_resume(struct probe *p)
-{
-	pthread_mutex_lock(&p->lock);
-	p->pause_nth = 0;
-	p->pausing = false;
-	pthread_cond_broadcast(&p->cond);
-	pthread_mutex_unlock(&p->lock);
+	if (c->arg_len != sizeof(*cmd) || cmd->op >= PROBE_NR)
+		return -EINVAL;
+	switch (c->code) {
+	case PROBE_CMD_READ:
+	case PROBE_CMD_WRITE:
+		return cmd_access(p, cmd, c);
+	case PROBE_CMD_PAUSED:
+		cmd->n = cmd_paused(p);
+		return 0;
+	case PROBE_CMD_BREACH:
+		cmd_breach(p, cmd);
+		return 0;
+	case PROBE_CMD_LAST_BREACH:
+		probe_take_last(cmd->text);
+		return 0;
+	default:
+		env_mutex_lock(&p->lock);
+		rc = cmd_control(p, c->code, cmd);
+		env_mutex_unlock(&p->lock);
+		return rc;
+	}
 }

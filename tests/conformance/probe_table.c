@@ -129,7 +129,6 @@ static void table_walk(const struct probe_table *t, uint64_t va, uint64_t len,
 static void clear_block(struct probe_table *t, struct table_block *b, unsigned int from,
 			unsigned int to, void *arg)
 {
-	(void)arg;
 	for (; from < to; from++)
 		table_drop(t, b, from);
 }
@@ -144,7 +143,6 @@ static void count_block(struct probe_table *t, struct table_block *b, unsigned i
 {
 	uint64_t *n = arg;
 
-	(void)t;
 	for (; from < to; from++)
 		*n += !!(b->entry[from] & ENTRY_VALID);
 }

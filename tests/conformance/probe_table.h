@@ -5,7 +5,8 @@
 #ifndef BALUN_PROBE_TABLE_H
 #define BALUN_PROBE_TABLE_H
 
-#include "probe.h"
+#include "env/env.h"
+#include "probe_cmd.h"
 
 #define TABLE_HASH 1024
 
