@@ -1,0 +1,87 @@
+# SPDX-License-Identifier: GPL-2.0-only OR MIT
+#
+# What the scripts of tests/kernel share; sourced with the root of the checkout as current folder.
+# shellcheck shell=bash disable=SC2034
+# Sources, apt lists and built kernels stay in one cache folder, which git ignores:
+# build-kernel, or what BALUN_KERNEL_CACHE names.
+set -u
+export LC_ALL=C
+here=$PWD/tests/kernel
+cache=$(realpath -m "${BALUN_KERNEL_CACHE:-build-kernel}")
+mkdir -p "$cache"
+
+say() { # progress; results of a script go to stdout
+	echo "$*" >&2
+}
+
+skip() { # this cannot be done here, and why
+	echo "SKIP $*"
+	exit 77
+}
+
+die() {
+	echo "error: $*" >&2
+	exit 1
+}
+
+# once NAME COMMAND...: no two at the same time, in all users of the cache
+once() {
+	local name=$1 fd
+	shift
+	exec {fd}>"$cache/.lock-$name"
+	flock "$fd"
+	"$@"
+	local rc=$?
+	exec {fd}>&-
+	return $rc
+}
+
+# Physical memory of the VM that is kept from the kernel, for coherent device memory: two chunks of
+# 256 MiB, one a device (what the kernel's own test driver calls spm_addr_dev0 and 1)
+coherent_append='memmap=512M$0x80000000'
+coherent0=0x80000000
+coherent1=0x90000000
+
+# boot IMAGE INITRD LIMIT_S APPEND [QEMU-OPTION...]: the serial line on stdout, at most 64 MiB of it.
+# The guest ends itself LIMIT_S after its start, so twice that means that it cannot.
+boot() {
+	local image=$1 initrd=$2 limit=$3 append=$4
+	shift 4
+	timeout -k 5 $((limit * 2 + 60)) qemu-system-x86_64 -accel tcg,thread=multi -smp 2 -m "${VM_MEM:-4G}" \
+		-nographic -nodefaults -serial stdio -no-reboot -kernel "$image" -initrd "$initrd" \
+		-append "console=ttyS0 panic=-1 quiet log_buf_len=4M $coherent_append $append" "$@" \
+		</dev/null 2>&1 | tr -d '\r' | head -c 67108864
+}
+
+# what of the kernel's log, with levels ("<4>[ 1.2] ..."), fails a test: warnings and worse, and
+# reports that are printed with a lower level
+klog_bad() {
+	grep -aE '^<[0-4]>|^<[0-9]+>.*(WARNING:|BUG:|KASAN|Oops|Call Trace:|blocked for more than|possible .* locking|kmemleak: [0-9]+ new)' |
+		grep -avE 'loading out-of-tree module taints kernel|module verification failed|balun-test:'
+}
+
+# find_kernel NAME CONFIG: sets $image, $release, $kdir, $ktree, $kversion; builds what is missing
+find_kernel() {
+	local found rc
+	if [ "$1" = stock ]; then
+		found=$("$here/stock.sh")
+	else
+		found=$("$here/build.sh" "$1" "$2")
+	fi
+	rc=$?
+	[ $rc -eq 0 ] || { echo "$found" && exit $rc; }
+	read -r kdir ktree kversion image <<<"$found"
+	image=${image:-$kdir/arch/x86/boot/bzImage}
+	release=$(cat "$kdir/include/config/kernel.release")
+	# Debian's headers say 6.1.192 there and mean 6.1.0-57-amd64
+	[ "$ktree" != - ] || release=${image##*/vmlinuz-}
+}
+
+# what belongs to that kernel: its test driver and test, this checkout's modules
+kernel_files() {
+	if [ "$ktree" != - ]; then
+		echo "$kdir/lib/test_hmm.ko"
+		"$here/hmm-tests.sh" "$kdir" "$ktree" || exit 1
+	fi
+	"$here/modules.sh" "$kdir" | grep -v '^SKIP '
+}

@@ -1,0 +1,75 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-2.0-only OR MIT
+#
+# Run shell commands in a VM: one of the kernels of tests/kernel, this checkout's modules and
+# programs. Output and exit status are those of the commands.
+#
+# Usage: tests/kernel/vm.sh 6.1|6.12|newest|stock [OPTION...] -- COMMANDS
+#   --debug           the kernel with KASAN, lockdep, kmemleak, fault injection ...
+#   --append WORDS    more for the kernel's command line, as transparent_hugepage=always
+#   --add FILE[:PATH] a program for /bin, or a file for PATH; --add again for more
+#   --limit S         seconds until the VM says where it hangs, and ends (300; five times that for --debug)
+#   --dmesg           print the kernel's log too
+#   --qemu "WORDS"    more for qemu, as "-device edu"
+# In the VM: `modprobe balun` and the like, test_hmm; balun, matrix, hmm-tests, busybox; /tmp is a
+# tmpfs; the range for coherent memory is 512M at 0x80000000. What does not exist is left out.
+# BUILD=build-asan takes balun from there; VM_MEM=6G sets the VM's memory (4G).
+# stock is Debian's own linux-image for the installed linux-headers.
+# Fails too when the kernel logged a warning or worse, and prints it.
+cd "$(dirname "$0")/../.." || exit 1
+. tests/kernel/lib.sh
+usage() {
+	sed -n '4,21s/^# \{0,1\}//p' "$0"
+	exit 2
+}
+
+kernel=${1:-}
+[ $# -ge 1 ] && shift
+config=plain append='' limit=300 dmesg=0 qemu=() files=()
+while [ $# -gt 0 ]; do
+	case $1 in
+	--debug) config=debug ;;
+	--append) append=$2 && shift ;;
+	--add) files+=("$2") && shift ;;
+	--limit) limit=$2 && shift ;;
+	--dmesg) dmesg=1 ;;
+	--qemu) read -ra qemu <<<"$2" && shift ;;
+	--) shift && break ;;
+	*) usage ;;
+	esac
+	shift
+done
+[ -n "$kernel" ] && [ $# -gt 0 ] || usage
+[ $config = debug ] && limit=$((limit * 5))
+
+BUILD=${BUILD:-build}
+find_kernel "$kernel" $config
+work=$PWD/build-vm
+mkdir -p "$work"
+run=$(mktemp -d "$work/run-XXXXXX")
+trap 'rm -rf "$run"' EXIT
+for f in "$BUILD/balun" "$BUILD/tests/matrix/matrix"; do
+	[ -x "$f" ] && files+=("$f")
+done
+mapfile -t -O ${#files[@]} files < <(kernel_files)
+
+echo "$*" >"$run/job"
+"$here/initramfs.sh" "$run/init.gz" "$run/job" "$limit" "$release" "${files[@]}" || exit 1
+boot "$image" "$run/init.gz" "$limit" "$append" "${qemu[@]}" | tee "$run/log" |
+	awk '/^@@start/ { on = 1; next } /^@@rc/ { on = 0 } on { print; fflush() }'
+
+rc=$(sed -n 's/^@@rc //p' "$run/log")
+sed '1,/^@@dmesg/d' "$run/log" >"$run/dmesg"
+[ $dmesg -eq 1 ] && cat "$run/dmesg"
+if klog_bad <"$run/dmesg" >"$run/bad"; then
+	echo "vm: the kernel's log has warnings:" >&2
+	head -n 200 "$run/bad" >&2
+	[ "${rc:-1}" -eq 0 ] && rc=1
+fi
+if grep -q '^@@hang' "$run/log"; then
+	echo "vm: not done after $limit s; blocked tasks are above" >&2
+	cat "$run/dmesg" >&2
+elif [ -z "$rc" ]; then
+	echo "vm: the VM ended early: $(tail -n 1 "$run/log" | cut -c1-200)" >&2
+fi
+exit "${rc:-1}"
