@@ -6,6 +6,8 @@
 #   make check           every test that needs nothing special; under 5 minutes
 #   make check-all       also sanitizers, clang, kernel objects, long runs
 #   make check-hmm-selftest  the kernel's own HMM selftest (REPEAT=1000 SOURCE=tree)
+#   make check-kernel    the modules on kernels in a VM (KERNEL=6.1|6.12|newest|all CONFIG=plain|debug|all);
+#                        the first run builds the kernels: 10 to 30 minutes each
 #   make conform         conformance of DRIVER on ENGINE (DRIVER=soft ENGINE=uffd)
 #   make check-model     the models in docs/model, exhaustively, and their deliberate bugs
 #   make stress-sim      the simulator for as long as you like (SEED=1 N=100000)
@@ -23,12 +25,14 @@ ENGINE ?= uffd
 SEED   ?= 1
 N      ?= 100000
 TIME   ?= 60
+KERNEL ?= all
+CONFIG ?= plain
 MESON_ARGS ?= --werror
 
 meson_files := meson.build meson_options.txt VERSION \
 	$(wildcard */meson.build */*/meson.build)
 
-.PHONY: all check check-all check-hmm-selftest check-model conform stress-sim fuzz bench \
+.PHONY: all check check-all check-hmm-selftest check-kernel check-model conform stress-sim fuzz bench \
 	module-objects demo install lint clean pre-push setup
 
 all: $(BUILD)/build.ninja
@@ -66,6 +70,11 @@ check-hmm-selftest:
 	@$(MAKE) --no-print-directory all
 	@tests/hmm-selftest/run.sh
 
+check-kernel:
+	@scripts/setup.sh check-kernel
+	@$(MAKE) --no-print-directory all
+	@tests/kernel/run.sh --kernel $(KERNEL) --config $(CONFIG) $(TESTS)
+
 conform: all
 	$(BUILD)/balun conform --driver $(DRIVER) --engine $(ENGINE)
 
@@ -96,4 +105,4 @@ lint:
 pre-push: check-all
 
 clean:
-	rm -rf build build-asan build-tsan build-clang build-fuzz build-module
+	rm -rf build build-asan build-tsan build-clang build-fuzz build-module build-vm

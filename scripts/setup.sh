@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: GPL-2.0-only OR MIT
 #
 # Install what a build needs and this machine lacks, by Debian package name, saying so.
-# Usage: scripts/setup.sh build|check|check-all|check-hmm-selftest|model   (silent when nothing is missing)
+# Usage: scripts/setup.sh build|check|check-all|check-hmm-selftest|check-kernel|model   (silent when nothing is missing)
 set -u
 cd "$(dirname "$0")/.." || exit 1
 goal=${1:-build}
@@ -32,6 +32,18 @@ if [ "$goal" != build ] && [ "$goal" != model ]; then
 fi
 if [ "$goal" = check-hmm-selftest ] || [ "$goal" = check-all ]; then
 	need_cmd xz xz-utils
+fi
+if [ "$goal" = check-kernel ]; then
+	for p in flex bison bc cpio; do need_cmd $p $p; done
+	need_cmd xz xz-utils
+	need_cmd depmod kmod
+	need_cmd busybox busybox-static
+	need_cmd qemu-system-x86_64 qemu-system-x86
+	need_file /usr/share/seabios/bios-256k.bin seabios
+	need_file /usr/include/libelf.h libelf-dev
+	need_file /usr/include/openssl/ssl.h libssl-dev
+	need_file /usr/src/linux-source-6.1.tar.xz linux-source-6.1
+	need_file /usr/src/linux-source-6.12.tar.xz linux-source-6.12
 fi
 if [ "$goal" = check-all ]; then
 	need_cmd clang clang

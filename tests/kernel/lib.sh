@@ -54,10 +54,10 @@ boot() {
 }
 
 # what of the kernel's log, with levels ("<4>[ 1.2] ..."), fails a test: warnings and worse, and
-# reports that are printed with a lower level
+# reports that are printed with a lower level; without a level it came to the console of a dying VM
 klog_bad() {
-	grep -aE '^<[0-4]>|^<[0-9]+>.*(WARNING:|BUG:|KASAN|Oops|Call Trace:|blocked for more than|possible .* locking|kmemleak: [0-9]+ new)' |
-		grep -avE 'loading out-of-tree module taints kernel|module verification failed|balun-test:'
+	grep -aE '^<[0-4]>|^\[|^<[0-9]+>.*(WARNING:|BUG:|KASAN|Oops|Call Trace:|blocked for more than|possible .* locking|kmemleak: [0-9]+ new)' |
+		grep -avE 'loading out-of-tree module taints kernel|module verification failed|balun-test:|^\[[ 0-9.]+\] reboot: '
 }
 
 # find_kernel NAME CONFIG: sets $image, $release, $kdir, $ktree, $kversion; builds what is missing

@@ -1,0 +1,232 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-2.0-only OR MIT
+#
+# The VM tier, behind `make check-kernel`: Balun's modules on kernels under qemu's emulation.
+# Usage: tests/kernel/run.sh [--kernel 6.1|6.12|newest|all] [--config plain|debug|all] [TEST...]
+#   a TEST is a name or the beginning of one, as conform/soft
+#
+# For every kernel: the kernel's own HMM selftest on the kernel's own test driver (the bar, kept in
+# the cache) and on Balun's dmirror module, huge pages on demand and always; the conformance kit on
+# every driver; tests/kernel/cases. The kernel's log is read after every test, a warning fails it.
+# One line a test; a table of the selftest; "N passed, N failed, N skipped".
+cd "$(dirname "$0")/../.." || exit 1
+. tests/kernel/lib.sh
+. tests/kernel/results.sh
+kernels=all configs=plain wanted=()
+while [ $# -gt 0 ]; do
+	case $1 in
+	--kernel) kernels=$2 && shift ;;
+	--config) configs=$2 && shift ;;
+	-*) sed -n '4,12s/^# \{0,1\}//p' "$0" && exit 2 ;;
+	*) wanted+=("$1") ;;
+	esac
+	shift
+done
+[ "$kernels" = all ] && kernels='6.1 6.12 newest'
+[ "$configs" = all ] && configs='plain debug'
+BUILD=${BUILD:-build}
+total_p=0 total_f=0 total_s=0
+work=$PWD/build-vm
+mkdir -p "$work/log"
+: >"$work/skips"
+
+is_wanted() { # test
+	local w
+	[ ${#wanted[@]} -eq 0 ] && return 0
+	for w in "${wanted[@]}"; do [[ $1 == "$w"* ]] && return 0; done
+	return 1
+}
+
+# add LINE-NAME P F S SECONDS: one line, and into the sums
+add() {
+	total_p=$((total_p + $2)) total_f=$((total_f + $3)) total_s=$((total_s + $4))
+	printf '%-44s %4d passed %3d failed %3d skipped %5s s\n' "$1" "$2" "$3" "$4" "$5"
+}
+
+skipped() { # name, reason
+	add "$1" 0 0 1 0
+	printf '%s\t%s\n' "$1" "$2" >>"$work/skips"
+}
+
+# ---- a VM with a list of tests ----
+
+# job FILE SETUP; then test_in FILE NAME LIMIT_S COMMAND...: kept if wanted
+job() {
+	printf '. /lib.sh\n%s\n' "$2" >"$1"
+}
+test_in() {
+	local file=$1 name=$2 limit=$3
+	shift 3
+	is_wanted "$name" || return 0
+	printf 't %q %d %q\n' "$name" $((limit * slow)) "$*" >>"$file"
+}
+
+# run_job FILE APPEND DIR [QEMU-OPTION...]: the results are in DIR then (split); fails if the job has no test
+run_job() {
+	local limit job=$1 append=$2 dir=$3
+	shift 3
+	limit=$(awk '/^t / { n += $3 } END { print n + 0 }' "$job")
+	[ "$limit" -gt 0 ] || return 1
+	"$here/initramfs.sh" "$dir.gz" "$job" $((limit + 60)) "$release" "${files[@]}" || exit 1
+	boot "$image" "$dir.gz" $((limit + 60)) "$append" "$@" >"$dir.serial"
+	split "$dir.serial" "$dir"
+	rm -f "$dir.gz"
+}
+
+# ---- what is said of a test ----
+
+# explain NAME OUT KLOG: lines that say what failed
+explain() {
+	[ "$f" -ne 0 ] || return 0
+	{
+		grep -aE '^ *(FAIL|not ok)|error:' "$2" || tail -n 15 "$2"
+		klog_bad <"$3"
+		echo "all of it: ${2#"$PWD/"} ${3#"$PWD/"}"
+	} | tail -n 40 | cut -c1-300 | sed 's/^/  | /'
+}
+
+# judge LABEL DIR NAME RC SECONDS
+judge() {
+	local base=$2/${3//\//_}
+	counts "$base.out" "$4"
+	if klog_bad <"$base.klog" >/dev/null; then f=$((f + 1)); fi
+	add "$1 $3" $p $f $s "$5"
+	explain "$3" "$base.out" "$base.klog"
+	grep -aE '^ *(SKIP|skip)' "$base.out" | sed -E "s|^ *(SKIP|skip) *|$1 $3	|" >>"$work/skips"
+}
+
+# report LABEL JOB DIR: every test of the job, also those that the VM did not come to
+report() {
+	local name rc seconds
+	while read -r name rc seconds <&3; do
+		judge "$1" "$3" "$name" "$rc" "$seconds"
+	done 3<"$3/list"
+	awk '/^t / { print $2 }' "$2" | while read -r name; do
+		grep -q "^$name " "$3/list" || echo "$name"
+	done >"$3/missing"
+	while read -r name <&3; do
+		add "$1 $name" 0 1 0 0
+		echo "  | not run: the VM ended before it; ${3#"$PWD/"}.serial"
+	done 3<"$3/missing"
+}
+
+# ---- the kernel's own selftest ----
+
+hmm_tests='hmm-tests 2>&1 | uniq'
+
+# baseline THP: on the kernel's own driver. The result belongs to the kernel, so it is kept with it.
+baseline() {
+	local out=$kdir/baseline-$1
+	[ -e "$out.txt" ] && return 0
+	say "$label: measuring the kernel's own test driver, transparent_hugepage=$1"
+	job "$out.job" "modprobe test_hmm spm_addr_dev0=$coherent0 spm_addr_dev1=$coherent1"
+	printf 't hmm %d %q\n' $((300 * slow)) "$hmm_tests" >>"$out.job"
+	run_job "$out.job" "transparent_hugepage=$1" "$out"
+	hmm_results "$out/hmm.out" >"$out.txt"
+}
+
+# row TEXT RESULTS
+row() {
+	# shellcheck disable=SC2046
+	printf '  %-32s %8d %4d %4d %14d %4d %4d\n' "$1" $(tally "$2")
+}
+
+table() {
+	local thp
+	printf '%-34s %8s %4s %4s %14s %4s %4s\n' "hmm-tests, $label" 'private: pass' fail skip 'coherent: pass' fail skip
+	for thp in madvise always; do
+		baseline $thp
+		row "huge pages $thp: kernel's driver" "$kdir/baseline-$thp.txt"
+		[ ! -e "$logs-hmm-$thp.txt" ] || row "huge pages $thp: balun's" "$logs-hmm-$thp.txt"
+	done
+	for thp in madvise always; do
+		sed "s/^/kernel's driver, $thp: /" "$kdir/baseline-$thp.txt"
+	done | awk -F'\t' '$2 != "pass" { print "  " toupper($2) " " $1 ": " $3 }'
+}
+
+# hmm THP: the selftest on Balun's module; its tests are counted one by one
+hmm() {
+	local dir=$logs-hmm-$1 results=$logs-hmm-$1.txt
+	job "$dir.job" 'modprobe balun-dmirror'
+	test_in "$dir.job" "hmm/$1" 300 "$hmm_tests"
+	run_job "$dir.job" "transparent_hugepage=$1" "$dir" || return 0
+	hmm_results "$dir/hmm_$1.out" >"$results"
+	awk -F'\t' -v thp="$1" '
+		$2 == "pass" { p++ } $2 == "fail" { f++ } $2 == "skip" { s++ }
+		$2 == "skip" { print "SKIP " $1 ": " $3 }
+		$2 == "fail" { print "FAIL " $1 ": " $3 }
+		END { printf "%d passed, %d failed, %d skipped\n", p, f, s }' "$results" >>"$dir/hmm_$1.out"
+	report "$label" "$dir.job" "$dir"
+}
+
+# ---- Balun's modules ----
+
+# the modules by name, each with what it is good for loaded before it by modprobe
+load='for m in $(cat /modules); do modprobe $m || exit 1; done'
+unload='for m in $(tac /modules); do [ ! -d /sys/module/$(echo $m | tr - _) ] || rmmod $m || exit 1; done'
+
+has() { # module
+	grep -qx "$1" "$logs.modules"
+}
+
+modules_vm() {
+	local dir=$logs-modules spec f qemu=()
+	job "$dir.job" ''
+	files+=("$logs.modules:/modules")
+	has balun-edu && qemu=(-device edu)
+	test_in "$dir.job" load 30 "$load"
+	for spec in ram soft dmirror dmirror:coherent=1 'trace(soft)' 'inject(soft)' edu; do
+		has "balun-${spec%%[(:]*}" && test_in "$dir.job" "conform/$spec" 600 \
+			"balun conform --engine kernel --driver '$spec'"
+	done
+	for f in tests/kernel/cases/*.sh; do
+		[ -e "$f" ] || continue
+		files+=("$f:/cases/${f##*/}")
+		test_in "$dir.job" "$(basename "$f" .sh)" "$(sed -n 's/^# limit: //p' "$f")" \
+			"sh /cases/${f##*/}"
+	done
+	test_in "$dir.job" unload 60 "$unload"
+	[ "$config" = debug ] && test_in "$dir.job" leaks 120 '. /lib.sh; leaks'
+	run_job "$dir.job" '' "$dir" "${qemu[@]}" && report "$label" "$dir.job" "$dir"
+}
+
+# ---- all of it ----
+
+one_kernel() { # KERNEL CONFIG
+	local found
+	config=$2
+	label="$1 $2"
+	logs=$work/log/$1-$2
+	slow=1
+	[ "$config" = debug ] && slow=5
+	found=$(find_kernel "$1" "$config") || {
+		skipped "$label" "${found#SKIP }"
+		return
+	}
+	find_kernel "$1" "$config"
+	echo "== $label: Linux $release, package $kversion"
+	[ -x "$BUILD/balun" ] || die "no $BUILD/balun; make first"
+	mapfile -t files < <(kernel_files)
+	files+=("$BUILD/balun")
+	printf '%s\n' "${files[@]}" | sed -n 's|.*/\(balun.*\)\.ko$|\1|p' >"$logs.modules"
+	if [ ! -s "$logs.modules" ]; then
+		add "$label modules" 0 1 0 0
+	else
+		hmm madvise
+		hmm always
+		modules_vm
+	fi
+	table
+}
+
+started=$SECONDS
+for k in $kernels; do
+	for c in $configs; do
+		one_kernel "$k" "$c"
+	done
+done
+sort -u "$work/skips" | sed 's/^/SKIP /'
+echo
+echo "$((SECONDS - started)) s"
+echo "$total_p passed, $total_f failed, $total_s skipped"
+[ $total_f -eq 0 ]
