@@ -208,10 +208,11 @@ one_kernel() { # KERNEL CONFIG
 	[ -x "$BUILD/balun" ] || die "no $BUILD/balun; make first"
 	mapfile -t files < <(kernel_files)
 	files+=("$BUILD/balun")
-	printf '%s\n' "${files[@]}" | sed -n 's|.*/\(balun.*\)\.ko$|\1|p' >"$logs.modules"
-	if [ ! -s "$logs.modules" ]; then
+	if ! own_modules >"$logs.files"; then
 		add "$label modules" 0 1 0 0
-	else
+	elif [ -s "$logs.files" ]; then
+		mapfile -t -O ${#files[@]} files <"$logs.files"
+		sed 's|.*/||; s|\.ko$||' "$logs.files" >"$logs.modules"
 		hmm madvise
 		hmm always
 		modules_vm

@@ -9,6 +9,7 @@
 #   --append WORDS    more for the kernel's command line, as transparent_hugepage=always
 #   --add FILE[:PATH] a program for /bin, or a file for PATH; --add again for more
 #   --limit S         seconds until the VM says where it hangs, and ends (300; five times that for --debug)
+#   --no-modules      leave Balun's modules out
 #   --dmesg           print the kernel's log too
 #   --qemu "WORDS"    more for qemu, as "-device edu"
 # In the VM: `modprobe balun` and the like, test_hmm; balun, matrix, hmm-tests, busybox; /tmp is a
@@ -19,13 +20,13 @@
 cd "$(dirname "$0")/../.." || exit 1
 . tests/kernel/lib.sh
 usage() {
-	sed -n '4,21s/^# \{0,1\}//p' "$0"
+	sed -n '4,22s/^# \{0,1\}//p' "$0"
 	exit 2
 }
 
 kernel=${1:-}
 [ $# -ge 1 ] && shift
-config=plain append='' limit=300 dmesg=0 qemu=() files=()
+config=plain append='' limit=300 dmesg=0 own=1 qemu=() files=()
 while [ $# -gt 0 ]; do
 	case $1 in
 	--debug) config=debug ;;
@@ -33,6 +34,7 @@ while [ $# -gt 0 ]; do
 	--add) files+=("$2") && shift ;;
 	--limit) limit=$2 && shift ;;
 	--dmesg) dmesg=1 ;;
+	--no-modules) own=0 ;;
 	--qemu) read -ra qemu <<<"$2" && shift ;;
 	--) shift && break ;;
 	*) usage ;;
@@ -51,7 +53,12 @@ trap 'rm -rf "$run"' EXIT
 for f in "$BUILD/balun" "$BUILD/tests/matrix/matrix"; do
 	[ -x "$f" ] && files+=("$f")
 done
-mapfile -t -O ${#files[@]} files < <(kernel_files)
+given=$(kernel_files) || exit 1
+[ -z "$given" ] || mapfile -t -O ${#files[@]} files <<<"$given"
+if [ $own -eq 1 ]; then
+	modules=$(own_modules) || exit 1
+	[ -z "$modules" ] || mapfile -t -O ${#files[@]} files <<<"$modules"
+fi
 
 echo "$*" >"$run/job"
 "$here/initramfs.sh" "$run/init.gz" "$run/job" "$limit" "$release" "${files[@]}" || exit 1
