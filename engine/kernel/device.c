@@ -20,8 +20,9 @@ static bool is_used(struct kdev *d, unsigned long no)
 }
 
 /* the kernel has dropped the last reference; any context */
-static void page_is_free(struct page *page)
+static void page_is_free(compat_freed_t *freed)
 {
+	struct page *page = compat_freed_page(freed);
 	struct kdev *d = kpage_device(page);
 	unsigned long no = kpage_no(d, page), flags;
 
@@ -34,7 +35,7 @@ static void page_is_free(struct page *page)
 }
 
 static const struct dev_pagemap_ops pagemap_ops = {
-	COMPAT_PAGE_FREE(page_is_free),
+	.COMPAT_FREED = page_is_free,
 	.migrate_to_ram = kmigrate_to_ram,
 };
 
@@ -51,7 +52,7 @@ struct page *kpage_take(struct kdev *d, unsigned long no, u64 va)
 	d->nused++;
 	d->at[no] = va;
 	spin_unlock_irqrestore(&d->lock, flags);
-	compat_device_page_init(page, &d->pagemap);
+	compat_zone_device_page_init(page, &d->pagemap);
 	return page;
 }
 
@@ -168,10 +169,11 @@ void kdevice_detach(void *e, unsigned int dev)
 
 static int make_pages(struct kdev *d, u64 bytes)
 {
-#ifdef CONFIG_DEVICE_PRIVATE
 	void *p;
 
-	d->res = request_free_mem_region(&iomem_resource, bytes, "balun");
+	if (!COMPAT_DEVICE_PRIVATE)
+		return 0;
+	d->res = compat_request_free_mem_region(bytes, "balun");
 	if (IS_ERR(d->res)) {
 		d->res = NULL;
 		return -ENOMEM;
@@ -188,7 +190,6 @@ static int make_pages(struct kdev *d, u64 bytes)
 		return PTR_ERR(p);
 	}
 	d->first = PHYS_PFN(d->res->start);
-#endif
 	return 0;
 }
 

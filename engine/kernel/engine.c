@@ -10,10 +10,9 @@ static void kprobe_info(struct balun_engine_info *info)
 	strscpy(info->name, "kernel", sizeof(info->name));
 	info->works = true;
 	strscpy(info->how, "HMM of this kernel", sizeof(info->how));
-	snprintf(info->features, sizeof(info->features), "MIRROR %sPRIVATE %sMIGRATE_PFNS",
-		 IS_ENABLED(CONFIG_DEVICE_PRIVATE) ? "" : "-",
-		 IS_ENABLED(COMPAT_HAVE_MIGRATE_DEVICE_PFNS) ? "" : "-");
-	if (!IS_ENABLED(CONFIG_DEVICE_PRIVATE)) {
+	snprintf(info->features, sizeof(info->features), "MIRROR %sPRIVATE",
+		 COMPAT_DEVICE_PRIVATE ? "" : "-");
+	if (!COMPAT_DEVICE_PRIVATE) {
 		strscpy(info->reason,
 			"no page can leave system memory: this kernel has no "
 			"device-private memory",

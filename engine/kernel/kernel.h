@@ -124,7 +124,7 @@ int kdescribe(void *e, uint64_t va, uint64_t len, enum engine_detail detail, str
 /* @pfns: what the page table has for [va, end); mmap_lock held. Not watched: all 0 */
 void ksnapshot(struct kengine *k, u64 va, u64 end, unsigned long *pfns);
 /* private memory of the program: what may move, if it is there */
-bool kvma_movable(const struct vm_area_struct *vma);
+bool kvma_movable(struct vm_area_struct *vma);
 /* of a snapshot: a page of ours? */
 struct kdev *kpfn_device(const struct kengine *k, unsigned long pfn);
 
@@ -140,9 +140,9 @@ void kpage_lose(struct kdev *d, struct page *page);
 uint64_t kpoison(void *e, unsigned int dev, uint64_t va, uint64_t len);
 bool knext_lost(void *e, uint64_t va, struct engine_run *ret);
 bool knext_away(void *e, unsigned int dev, uint64_t va, struct engine_run *ret);
-static inline struct kdev *kpage_device(const struct page *page)
+static inline struct kdev *kpage_device(struct page *page)
 {
-	return container_of(compat_pgmap(page), struct kdev, pagemap);
+	return container_of(compat_page_pgmap(page), struct kdev, pagemap);
 }
 static inline unsigned long kpage_no(const struct kdev *d, const struct page *page)
 {

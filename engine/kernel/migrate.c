@@ -15,7 +15,7 @@
 
 /* of a page as it was seen: PAGE_IDLE: to be collected */
 static enum engine_status page_status(const struct kengine *k, const struct engine_batch *b,
-				      const struct vm_area_struct *vma, unsigned long pfn)
+				      struct vm_area_struct *vma, unsigned long pfn)
 {
 	struct kdev *d = kpfn_device(k, pfn);
 

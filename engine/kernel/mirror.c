@@ -133,7 +133,7 @@ void ksnapshot(struct kengine *k, u64 va, u64 end, unsigned long *pfns)
 		memset(pfns, 0, (end - va) >> PAGE_SHIFT << 3);
 }
 
-bool kvma_movable(const struct vm_area_struct *vma)
+bool kvma_movable(struct vm_area_struct *vma)
 {
 	return !(vma->vm_flags & (VM_SHARED | VM_SPECIAL | VM_HUGETLB));
 }
@@ -147,11 +147,11 @@ struct kdev *kpfn_device(const struct kengine *k, unsigned long pfn)
 	page = hmm_pfn_to_page(pfn);
 	if (!is_device_private_page(page) && !is_device_coherent_page(page))
 		return NULL;
-	return compat_pgmap(page)->owner == k ? kpage_device(page) : NULL;
+	return compat_page_pgmap(page)->owner == k ? kpage_device(page) : NULL;
 }
 
 /* one page of a mapping as a run */
-static void run_of(struct kengine *k, const struct vm_area_struct *vma, u64 va, unsigned long pfn,
+static void run_of(struct kengine *k, struct vm_area_struct *vma, u64 va, unsigned long pfn,
 		   struct engine_run *r)
 {
 	struct kdev *d = kpfn_device(k, pfn);

@@ -29,7 +29,7 @@ static int copy_page_of(struct mm_struct *mm, u64 addr, void *buf, size_t len, b
 	int got;
 
 	mmap_read_lock(mm);
-	got = compat_get_user_page(mm, addr, write ? FOLL_WRITE : 0, &page);
+	got = compat_get_user_page_remote(mm, addr, write ? FOLL_WRITE : 0, &page);
 	mmap_read_unlock(mm);
 	if (got != 1)
 		return -EFAULT;
