@@ -67,6 +67,9 @@ struct balun_device {
 	uint64_t lost_pages;	 /* relaxed atomic adds by those who are users, or close it */
 	struct balun_driver ops; /* copy of the table, stubs filled in */
 	const struct balun_driver *drv;
+	/* @drv and what it wraps, got and to be put when the device is closed */
+	const struct balun_driver *held[SPEC_DEPTH];
+	unsigned int nheld;
 	void *priv;
 	void *space_data;
 	struct balun_desc desc;
@@ -228,7 +231,10 @@ size_t core_lost_extents(struct balun_space *sp, uint64_t va, struct balun_exten
 uint64_t core_bring_home(struct balun_space *sp, unsigned int dev, enum balun_cause cause);
 
 /* registry.c */
-const struct balun_driver *core_driver_find(const char *name);
+int core_driver_register(const struct balun_driver *drv, void *owner /* module, or NULL */);
+/* a device of the driver is about to be opened; NULL: there is no such driver. put: it is closed */
+const struct balun_driver *core_driver_get(const char *name);
+void core_driver_put(const struct balun_driver *drv);
 void core_registry_init(void);
 
 /* prefetch.c */

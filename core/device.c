@@ -114,8 +114,16 @@ static struct balun_device *device_alloc(struct balun_space *sp)
 	return dev;
 }
 
+/* puts what was got since there were @n */
+static void put_drivers(struct balun_device *dev, unsigned int n)
+{
+	while (dev->nheld > n)
+		core_driver_put(dev->held[--dev->nheld]);
+}
+
 static void device_free(struct balun_device *dev)
 {
+	put_drivers(dev, 0);
 	if (dev->mem)
 		devmem_destroy(dev->mem);
 	spec_free(dev->opt);
@@ -139,33 +147,56 @@ static void device_name(struct balun_device *dev)
 	dev->name[n] = 0;
 }
 
+static int hold_driver(struct balun_device *dev, const char *name,
+		       const struct balun_driver **ret_drv)
+{
+	const struct balun_driver *drv;
+
+	if (dev->nheld == SPEC_DEPTH) {
+		env_reason("a wrapper opens more than it wraps");
+		return -EINVAL;
+	}
+	drv = core_driver_get(name);
+	if (!drv) {
+		env_reason("no driver \"%s\" (balun devices lists them)", name);
+		return -ENODEV;
+	}
+	dev->held[dev->nheld++] = drv;
+	*ret_drv = drv;
+	return 0;
+}
+
 static int driver_open(struct balun_device *dev, const struct balun_options *opt,
 		       const struct balun_driver **ret_drv, struct balun_desc *ret_desc,
 		       void **ret_priv)
 {
-	const struct balun_driver *drv = core_driver_find(spec_name(opt));
-	int err;
+	unsigned int held = dev->nheld;
+	const struct balun_driver *drv;
+	int err = hold_driver(dev, spec_name(opt), &drv);
 
-	if (!drv) {
-		env_reason("no driver \"%s\" (balun devices lists them)", spec_name(opt));
-		return -ENODEV;
-	}
+	if (err)
+		return err;
 	if (spec_inner(opt) && !(drv->caps & BALUN_CAP_WRAPPER)) {
 		env_reason("%s wraps no other driver", drv->name);
-		return -EINVAL;
+		err = -EINVAL;
+		goto err_put;
 	}
 	err = drv->open(dev, opt, ret_desc, ret_priv);
 	if (err)
-		return err;
+		goto err_put;
 	err = spec_check_used(opt, drv->help);
 	if (!err)
 		err = check_desc(drv, ret_desc);
-	if (err) {
-		drv->close(*ret_priv);
-		return err;
-	}
+	if (err)
+		goto err_close;
 	*ret_drv = drv;
 	return 0;
+
+err_close:
+	drv->close(*ret_priv);
+err_put:
+	put_drivers(dev, held); /* with those inside, which a wrapper has closed */
+	return err;
 }
 
 int balun_inner_open(struct balun_device *dev, const struct balun_options *opt,

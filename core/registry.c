@@ -7,9 +7,16 @@
 	(BALUN_CAP_MMU | BALUN_CAP_HOST_MEMORY | BALUN_CAP_PEER | BALUN_CAP_ALLOC |                \
 	 BALUN_CAP_TWO_PHASE | BALUN_CAP_WRAPPER | BALUN_CAP_COHERENT)
 
-static const struct balun_driver *registry[REGISTRY_MAX];
-static unsigned int registry_n; /* grows only: a reader that loads it sees the entries below it */
-static bool registry_ready;	/* the built-in ones are in */
+/* a driver, the module that it is in (NULL: none), and how many devices of it are open */
+struct entry {
+	const struct balun_driver *drv;
+	void *owner;
+	unsigned int open;
+};
+
+static struct entry registry[REGISTRY_MAX];
+static unsigned int registry_n;
+static bool registry_ready; /* the built-in ones are in */
 static uint32_t registry_busy;
 
 static void registry_lock(void)
@@ -93,18 +100,19 @@ static int check_driver(const struct balun_driver *d)
 	return check_ops(d);
 }
 
-static const struct balun_driver *find(const char *name)
+/* registry_lock held */
+static struct entry *find(const char *name)
 {
-	unsigned int i, n = env_load(&registry_n);
+	unsigned int i;
 
-	for (i = 0; i < n; i++)
-		if (!strcmp(registry[i]->name, name))
-			return registry[i];
+	for (i = 0; i < registry_n; i++)
+		if (!strcmp(registry[i].drv->name, name))
+			return &registry[i];
 	return NULL;
 }
 
 /* registry_lock held */
-static int add(const struct balun_driver *drv)
+static int add(const struct balun_driver *drv, void *owner)
 {
 	int err = check_driver(drv);
 
@@ -116,8 +124,7 @@ static int add(const struct balun_driver *drv)
 	}
 	if (registry_n == REGISTRY_MAX)
 		return -ENOMEM;
-	registry[registry_n] = drv;
-	env_store(&registry_n, registry_n + 1);
+	registry[registry_n++] = (struct entry){ .drv = drv, .owner = owner };
 	return 0;
 }
 
@@ -130,35 +137,92 @@ void core_registry_init(void)
 		return;
 	registry_lock();
 	for (i = 0; !registry_ready && driver_list[i]; i++)
-		if (!find(driver_list[i]->name) && add(driver_list[i]))
+		if (!find(driver_list[i]->name) && add(driver_list[i], NULL))
 			env_log(0, "built-in driver refused: %s", env_reason_get());
 	env_store(&registry_ready, true);
 	registry_unlock();
 }
 
-int balun_driver_register(const struct balun_driver *drv)
+int core_driver_register(const struct balun_driver *drv, void *owner)
 {
 	int err;
 
 	core_registry_init();
 	registry_lock();
-	err = add(drv);
+	err = add(drv, owner);
 	registry_unlock();
 	return err;
 }
 
-const struct balun_driver *core_driver_find(const char *name)
+int balun_driver_register(const struct balun_driver *drv)
 {
+	return core_driver_register(drv, NULL);
+}
+
+int balun_driver_unregister(const struct balun_driver *drv)
+{
+	struct entry *e;
+	int err = 0;
+
 	core_registry_init();
-	return find(name);
+	registry_lock();
+	e = drv && drv->name ? find(drv->name) : NULL;
+	if (!e || e->drv != drv)
+		err = -ENOENT;
+	else if (e->open)
+		err = -EBUSY;
+	else /* the others keep their order: it is the one of balun_driver_info() */
+		memmove(e, e + 1, (char *)&registry[registry_n--] - (char *)(e + 1));
+	registry_unlock();
+	if (err == -EBUSY)
+		env_reason("devices of driver %s are open", drv->name);
+	return err;
+}
+
+/*
+ * Who unregisters a driver while its module is on its way out finds no device: the module's count
+ * is taken before the device is counted, and cannot be taken any more by then.
+ */
+const struct balun_driver *core_driver_get(const char *name)
+{
+	const struct balun_driver *drv = NULL;
+	struct entry *e;
+
+	core_registry_init();
+	registry_lock();
+	e = find(name);
+	if (e && env_module_get(e->owner)) {
+		e->open++;
+		drv = e->drv;
+	}
+	registry_unlock();
+	return drv;
+}
+
+void core_driver_put(const struct balun_driver *drv)
+{
+	struct entry *e;
+	void *owner;
+
+	registry_lock();
+	e = find(drv->name); /* it is there: unregister() refuses while a device is open */
+	e->open--;
+	owner = e->owner;
+	registry_unlock();
+	env_module_put(owner);
 }
 
 int balun_driver_info(unsigned int i, const char **ret_name, const char **ret_help)
 {
+	int err = -ENOENT;
+
 	core_registry_init();
-	if (i >= env_load(&registry_n))
-		return -ENOENT;
-	*ret_name = registry[i]->name;
-	*ret_help = registry[i]->help;
-	return 0;
+	registry_lock();
+	if (i < registry_n) {
+		*ret_name = registry[i].drv->name;
+		*ret_help = registry[i].drv->help;
+		err = 0;
+	}
+	registry_unlock();
+	return err;
 }

@@ -9,7 +9,6 @@
 #include "env/env.h"
 
 #define SPEC_BYTES 512
-#define SPEC_DEPTH 4
 
 struct option {
 	struct option *next;

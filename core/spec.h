@@ -11,6 +11,8 @@
 
 #include "balun/driver.h"
 
+#define SPEC_DEPTH 4
+
 struct balun_options; /* one level: name, inner, keys; marks which keys were read */
 
 int spec_parse(const char *text, struct balun_options **ret_opt); /* 0, -EINVAL, -ENOMEM */

@@ -100,6 +100,20 @@ void env_membarrier(void);
  * BALUN_LOG=level in user space (default 0) */
 void env_log(int level, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 
+/*
+ * The module that a driver's code is in: between the two it stays. get: false, it is on its way
+ * out. In user space code stays, and NULL stands for it.
+ */
+static inline bool env_module_get(void *owner)
+{
+	(void)owner;
+	return true;
+}
+static inline void env_module_put(void *owner)
+{
+	(void)owner;
+}
+
 /* number of forks between the program's start and this process: handles of another one are dead */
 unsigned int env_fork_gen(void);
 

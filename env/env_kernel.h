@@ -11,6 +11,7 @@
 #include <linux/errno.h>
 #include <linux/kernel.h>
 #include <linux/limits.h>
+#include <linux/module.h>
 #include <linux/mutex.h>
 #include <linux/printk.h>
 #include <linux/sched.h>
@@ -118,6 +119,15 @@ static inline void env_membarrier(void)
 }
 
 __printf(2, 3) void env_log(int level, const char *fmt, ...);
+
+static inline bool env_module_get(void *owner)
+{
+	return try_module_get(owner);
+}
+static inline void env_module_put(void *owner)
+{
+	module_put(owner);
+}
 
 /* a space of the kernel engine belongs to one mm, which a fork does not change */
 static inline unsigned int env_fork_gen(void)

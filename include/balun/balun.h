@@ -379,6 +379,8 @@ BALUN_API int balun_engine_info(unsigned int i, struct balun_engine_info *ret_in
 
 /**
  * balun_driver_info() - driver number @i, from 0: its name and a line of help for each option
+ *
+ * The strings are the driver's, and there while it is registered.
  * Return: 0; -ENOENT no such.
  */
 BALUN_API int balun_driver_info(unsigned int i, const char **ret_name, const char **ret_help);

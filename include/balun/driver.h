@@ -221,6 +221,16 @@ struct balun_driver {
  */
 BALUN_API int balun_driver_register(const struct balun_driver *drv);
 
+/**
+ * balun_driver_unregister() - take a table off the list
+ * @drv: as it was registered
+ *
+ * From the return on nothing refers to it. In the kernel a module does so when it is unloaded, and
+ * its use count is what keeps it while devices of it are open.
+ * Return: 0; -ENOENT it is not on the list; -EBUSY a device of it, or one that wraps it, is open.
+ */
+BALUN_API int balun_driver_unregister(const struct balun_driver *drv);
+
 /** BALUN_DRIVER_ENTRY - the one symbol of a driver in a shared object: returns its table */
 #define BALUN_DRIVER_ENTRY "balun_driver_entry"
 typedef const struct balun_driver *(*balun_driver_entry_fn)(void);

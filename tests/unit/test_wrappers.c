@@ -6,14 +6,18 @@
 #include <unistd.h>
 #include <cmocka.h>
 
+#include "core/core.h"
 #include "core/spec.h"
 #include "drivers/wrap.h"
 
 extern const struct balun_driver balun_trace_driver, balun_inject_driver;
 
 #define SPACE	  ((struct balun_space *)0x1000)
-#define DEVICE	  ((struct balun_device *)0x2000)
+#define DEVICE	  (&device)
 #define HOST_BASE ((void *)(uintptr_t)BALUN_BLOCK_SIZE)
+
+/* of it core uses what notes the drivers that are open */
+static struct balun_device device;
 
 /* what the driver inside saw last, and how often */
 static struct {
@@ -155,6 +159,12 @@ struct outer {
 	void *priv;
 };
 
+static void drivers_put(void)
+{
+	while (device.nheld)
+		core_driver_put(device.held[--device.nheld]);
+}
+
 static int outer_open(struct outer *o, const char *spec)
 {
 	int err;
@@ -164,14 +174,17 @@ static int outer_open(struct outer *o, const char *spec)
 	assert_int_equal(spec_parse(spec, &o->opt), 0);
 	o->drv = !strcmp(spec_name(o->opt), "trace") ? &balun_trace_driver : &balun_inject_driver;
 	err = o->drv->open(DEVICE, o->opt, &o->desc, &o->priv);
-	if (err)
+	if (err) {
+		drivers_put();
 		spec_free(o->opt);
+	}
 	return err;
 }
 
 static void outer_close(struct outer *o)
 {
 	o->drv->close(o->priv);
+	drivers_put();
 	assert_int_equal(fake.closes, fake.opens);
 	spec_free(o->opt);
 }
