@@ -9,26 +9,41 @@ static const struct balun_policy default_policy = {
 	.decide = balun_policy_default,
 };
 
-static int engine_find(const char *name, const struct engine_ops **ret_eng)
+/* without a name the first is meant: the others are for tests, never a fallback */
+static const struct engine_ops *engine_named(const char *name)
 {
-	struct balun_engine_info info = { .size = sizeof(info) };
 	unsigned int i;
 
-	for (i = 0; engine_list[i]; i++) {
-		if (name && strcmp(name, engine_list[i]->name))
-			continue;
-		engine_list[i]->probe(&info);
-		if (info.works) {
-			*ret_eng = engine_list[i];
-			return 0;
-		}
-		/* without a name the first is meant: the others are for tests, never a fallback */
-		env_reason("engine %s: %s%s%s", info.name, info.reason, info.remedy[0] ? "; " : "",
-			   info.remedy);
-		return info.how[0] ? -EPERM : -EOPNOTSUPP;
+	for (i = 0; engine_list[i]; i++)
+		if (!name || !strcmp(name, engine_list[i]->name))
+			return engine_list[i];
+	return NULL;
+}
+
+static int engine_find(const char *name, const struct engine_ops **ret_eng)
+{
+	const struct engine_ops *eng = engine_named(name);
+	struct balun_engine_info *info;
+	int err = 0;
+
+	if (!eng) {
+		env_reason("no engine \"%s\" (balun doctor lists them)", name ? name : "");
+		return -EINVAL;
 	}
-	env_reason("no engine \"%s\" (balun doctor lists them)", name ? name : "");
-	return -EINVAL;
+	info = env_alloc(sizeof(*info)); /* much for a stack in the kernel */
+	if (!info)
+		return -ENOMEM;
+	info->size = sizeof(*info);
+	eng->probe(info);
+	if (!info->works) {
+		env_reason("engine %s: %s%s%s", info->name, info->reason,
+			   info->remedy[0] ? "; " : "", info->remedy);
+		err = info->how[0] ? -EPERM : -EOPNOTSUPP;
+	}
+	env_free(info);
+	if (!err)
+		*ret_eng = eng;
+	return err;
 }
 
 static int set_policy(struct balun_space *sp, const struct balun_policy *p)
