@@ -78,6 +78,7 @@ static void __attribute__((__noinline__)) worker_call(struct soft_thread *t)
 		__asm__ volatile("" ::: "memory");
 	}
 }
+ENV_JUMPS(worker_call);
 
 static void worker_main(void *arg)
 {

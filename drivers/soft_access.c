@@ -262,7 +262,8 @@ static int access_try_rmw(struct soft_thread *t, uint64_t va, void *buf, unsigne
 }
 
 /* end the function on this worker; the first error of a command is the fence's */
-static void __attribute__((noreturn)) trap(struct soft_thread *t, uint64_t va, int err)
+static void __attribute__((noreturn, __noinline__))
+trap(struct soft_thread *t, uint64_t va, int err)
 {
 	struct soft_cmd *cmd = t->cmd;
 
@@ -274,6 +275,7 @@ static void __attribute__((noreturn)) trap(struct soft_thread *t, uint64_t va, i
 	env_mutex_unlock(&t->s->lock);
 	__builtin_longjmp(t->trap, 1);
 }
+ENV_JUMPS(trap);
 
 /*
  * An access inside one page. A fault that says -EBUSY is replayed without a bound, on purpose: a
@@ -281,8 +283,8 @@ static void __attribute__((noreturn)) trap(struct soft_thread *t, uint64_t va, i
  * function has no other way to go on. Each replay is a whole round of the fault queue, not a spin;
  * closing the device cancels the command and so ends it.
  */
-static void access_page(struct soft_thread *t, uint64_t va, void *buf, unsigned int len,
-			unsigned int op)
+static void __attribute__((__noinline__))
+access_page(struct soft_thread *t, uint64_t va, void *buf, unsigned int len, unsigned int op)
 {
 	uint32_t access = op == OP_LOAD	   ? BALUN_ACCESS_READ
 			  : op == OP_STORE ? BALUN_ACCESS_WRITE
@@ -315,6 +317,7 @@ static void access_page(struct soft_thread *t, uint64_t va, void *buf, unsigned 
 			trap(t, va, err);
 	}
 }
+ENV_JUMPS(access_page);
 
 void balun_soft_access(struct soft_worker *w, uint64_t va, void *buf, unsigned int len,
 		       unsigned int op)
@@ -329,3 +332,4 @@ void balun_soft_access(struct soft_worker *w, uint64_t va, void *buf, unsigned i
 		access_page(t, va, buf, n, op);
 	}
 }
+ENV_JUMPS(balun_soft_access);

@@ -13,6 +13,7 @@
 #include <linux/limits.h>
 #include <linux/module.h>
 #include <linux/mutex.h>
+#include <linux/objtool.h>
 #include <linux/printk.h>
 #include <linux/sched.h>
 #include <linux/sched/mm.h>
@@ -155,6 +156,9 @@ static inline const char *env_reason_get(void)
 		pr_crit("balun: %s:%d: assertion failed: %s\n", file, line, what);                 \
 		BUG();                                                                             \
 	} while (0)
+
+/* objtool does not know such jumps */
+#define ENV_JUMPS(fn) STACK_FRAME_NON_STANDARD(fn)
 
 #define env_container_of(p, type, member) container_of(p, type, member)
 
