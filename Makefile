@@ -13,7 +13,7 @@
 #   make stress-sim      the simulator for as long as you like (SEED=1 N=100000)
 #   make fuzz            libFuzzer on every target, TIME seconds each (TIME=60)
 #   make bench           figures beside their raw limits
-#   make module-objects  core and portable drivers compiled against kernel headers
+#   make module          balun.ko and the drivers as kernel modules (KDIR=kernel), in build-module
 #   make install         DESTDIR= PREFIX=/usr/local
 #   make lint            format, sizes, include rules, symbols
 #   make pre-push        what a change must pass before it is pushed
@@ -33,7 +33,7 @@ meson_files := meson.build meson_options.txt VERSION \
 	$(wildcard */meson.build */*/meson.build)
 
 .PHONY: all check check-all check-hmm-selftest check-kernel check-model conform stress-sim fuzz bench \
-	module-objects demo install lint clean pre-push setup
+	module demo install lint clean pre-push setup
 
 all: $(BUILD)/build.ninja
 	@ninja -C $(BUILD) $(NINJA_ARGS)
@@ -88,9 +88,9 @@ fuzz:
 bench: all
 	$(BUILD)/balun bench
 
-module-objects:
-	@scripts/setup.sh check-all
-	@scripts/module-objects.sh
+module:
+	@$(if $(KDIR),,scripts/setup.sh module)
+	@scripts/module.sh $(KDIR)
 
 install: all
 	@meson configure $(BUILD) -Dprefix=$(PREFIX)

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: GPL-2.0-only OR MIT
 #
 # Install what a build needs and this machine lacks, by Debian package name, saying so.
-# Usage: scripts/setup.sh build|check|check-all|check-hmm-selftest|check-kernel|model   (silent when nothing is missing)
+# Usage: scripts/setup.sh build|check|check-all|check-hmm-selftest|check-kernel|model|module   (silent when nothing is missing)
 set -u
 cd "$(dirname "$0")/.." || exit 1
 goal=${1:-build}
@@ -17,12 +17,14 @@ need_file() { # file package
 
 need_cmd gcc gcc
 [ "$goal" = model ] && need_cmd spin spin
-need_cmd meson meson
-need_cmd ninja ninja-build
-need_cmd pkg-config pkg-config
-need_file /usr/include/stdio.h libc6-dev
-need_file /usr/include/linux/userfaultfd.h linux-libc-dev
-if [ "$goal" != build ] && [ "$goal" != model ]; then
+if [ "$goal" != module ]; then
+	need_cmd meson meson
+	need_cmd ninja ninja-build
+	need_cmd pkg-config pkg-config
+	need_file /usr/include/stdio.h libc6-dev
+	need_file /usr/include/linux/userfaultfd.h linux-libc-dev
+fi
+if [ "$goal" != build ] && [ "$goal" != model ] && [ "$goal" != module ]; then
 	need_file /usr/include/cmocka.h libcmocka-dev
 	need_cmd g++ g++
 	need_cmd clang-format clang-format
@@ -45,12 +47,14 @@ if [ "$goal" = check-kernel ]; then
 	need_file /usr/src/linux-source-6.1.tar.xz linux-source-6.1
 	need_file /usr/src/linux-source-6.12.tar.xz linux-source-6.12
 fi
+if [ "$goal" = check-all ] || [ "$goal" = module ]; then
+	compgen -G '/usr/src/linux-headers-*-amd64' >/dev/null || missing+=(linux-headers-amd64)
+fi
 if [ "$goal" = check-all ]; then
 	need_cmd clang clang
 	compgen -G '/usr/lib/gcc/*/*/libasan.so' >/dev/null || missing+=(libgcc-12-dev)
 	compgen -G '/usr/lib/llvm-*/lib/clang/*/lib/linux/libclang_rt.fuzzer-x86_64.a' >/dev/null ||
 		missing+=(libclang-rt-dev)
-	compgen -G '/usr/src/linux-headers-*-amd64' >/dev/null || missing+=(linux-headers-amd64)
 fi
 [ ${#missing[@]} -eq 0 ] && exit 0
 

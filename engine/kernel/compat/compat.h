@@ -1,0 +1,169 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/**
+ * DOC: compat.h - one face for kernels that differ
+ *
+ * The only place where they do. What a kernel has is found out when the modules are built, by
+ * compiling the files in probe/: have.h is the result. Each wrapper says what changed, and in which
+ * release; where there are two ways, the new one is the one the rest of the engine thinks in.
+ */
+#ifndef BALUN_COMPAT_H
+#define BALUN_COMPAT_H
+
+#include <linux/device.h>
+#include <linux/hmm.h>
+#include <linux/ioport.h>
+#include <linux/memremap.h>
+#include <linux/migrate.h>
+#include <linux/mm.h>
+#include <linux/rmap.h>
+
+#include "engine/kernel/compat/have.h"
+
+#if !IS_ENABLED(CONFIG_HMM_MIRROR) || !IS_ENABLED(CONFIG_DEVICE_MIGRATION)
+#error "this kernel was configured without CONFIG_HMM_MIRROR or CONFIG_ZONE_DEVICE"
+#endif
+
+/*
+ * Private memory and exclusive access exist with CONFIG_DEVICE_PRIVATE only, which distributions
+ * may leave out: what needs it says -EOPNOTSUPP, and nothing that it brings is linked to.
+ */
+#define COMPAT_DEVICE_PRIVATE IS_ENABLED(CONFIG_DEVICE_PRIVATE)
+
+/* a range of addresses that no memory has, for the pages of private memory; or an ERR_PTR */
+static inline struct resource *compat_request_free_mem_region(unsigned long bytes, const char *name)
+{
+#ifdef CONFIG_DEVICE_PRIVATE /* selects CONFIG_GET_FREE_REGION, under which it is built */
+	return request_free_mem_region(&iomem_resource, bytes, name);
+#else
+	return ERR_PTR(-EOPNOTSUPP);
+#endif
+}
+
+/*
+ * The op of struct dev_pagemap_ops that is called when a page of device memory is free:
+ *
+ *	static void freed(compat_freed_t *f)	{ struct page *page = compat_freed_page(f); ... }
+ *	.COMPAT_FREED = freed,
+ *
+ * page_free(struct page *) until 6.18; folio_free(struct folio *) from 6.19, with large folios of
+ * device memory.
+ */
+#ifdef BALUN_HAVE_FOLIO_FREE
+#define COMPAT_FREED folio_free
+typedef struct folio compat_freed_t;
+static inline struct page *compat_freed_page(compat_freed_t *f)
+{
+	return &f->page;
+}
+#else
+#define COMPAT_FREED page_free
+typedef struct page compat_freed_t;
+static inline struct page *compat_freed_page(compat_freed_t *f)
+{
+	return f;
+}
+#endif
+
+/* Hand out a free page of device memory: locked, one reference. From 6.19 a page forgets while it
+ * is free which pagemap it is of, and may become the head of a large folio. */
+static inline void compat_zone_device_page_init(struct page *page, struct dev_pagemap *pgmap)
+{
+#ifdef BALUN_HAVE_ZONE_DEVICE_PAGE_INIT
+	zone_device_page_init(page, pgmap, 0);
+#else
+	zone_device_page_init(page);
+#endif
+}
+
+/* Until 6.14 each page has it; from 6.15 the folio, for zone device memory has compound pages. */
+static inline struct dev_pagemap *compat_page_pgmap(struct page *page)
+{
+#ifdef BALUN_HAVE_PAGE_PGMAP
+	return page_pgmap(page);
+#else
+	return page->pgmap;
+#endif
+}
+
+/*
+ * Whether migrate_to_ram() finds vmf->page locked, and migrate_vma_setup() wants its fault_page so
+ * and neither locks nor unlocks it. Until 6.14 it is referenced only, and collecting it takes the
+ * lock as for other pages. The change shows in no declaration; migrate_device_pfns() came in the
+ * same series of 6.15, one patch earlier, and tells.
+ */
+#ifdef BALUN_HAVE_MIGRATE_DEVICE_PFNS
+#define COMPAT_FAULT_PAGE_LOCKED 1
+#else
+#define COMPAT_FAULT_PAGE_LOCKED 0
+#endif
+
+/*
+ * As migrate_device_range(), for pages that are not neighbours: @src holds pfns and then what
+ * migrate_vma_setup() gives, 0 for a page that is free or busy. New in 6.15; before, run by run.
+ */
+static inline int compat_migrate_device_pfns(unsigned long *src, unsigned long n)
+{
+#ifdef BALUN_HAVE_MIGRATE_DEVICE_PFNS
+	return migrate_device_pfns(src, n);
+#else
+	unsigned long i, run;
+	int err = 0;
+
+	for (i = 0; i < n && !err; i += run) {
+		for (run = 1; i + run < n && src[i + run] == src[i] + run;)
+			run++;
+		err = migrate_device_range(src + i, src[i], run);
+	}
+	return err;
+#endif
+}
+
+/*
+ * Faults in or looks at a range of the notifier's mm, without its mmap_lock, and sets
+ * range->notifier_seq: for at most about @timeout jiffies, not 0. Return: as hmm_range_fault(), and
+ * -EINTR. A function of the kernel's own in 7.x; before, a loop over the locked one, which
+ * cannot serve what drops the lock in its fault handler (userfaultfd): -EFAULT.
+ */
+int compat_hmm_range_fault(struct hmm_range *range, unsigned long timeout);
+
+/*
+ * Takes the page at @addr from the CPUs until one touches it; mmap_lock held. *ret_page is locked
+ * and referenced: exclusive until unlock. Tell the notifier's MMU_NOTIFY_EXCLUSIVE of @owner from
+ * those of others. make_device_exclusive() is new in 6.15. Before, make_device_exclusive_range()
+ * passes over all but the first page of a huge page, so that is split here if a PMD maps it.
+ *
+ * Return: 0; -EBUSY locked by others, pages shared, or a huge page that is mapped by PTEs (until
+ * 6.14); -EOPNOTSUPP not anonymous, or without CONFIG_DEVICE_PRIVATE; -EFAULT.
+ */
+int compat_make_exclusive(struct mm_struct *mm, unsigned long addr, void *owner,
+			  struct page **ret_page);
+
+/* One page, referenced; mmap_lock held. Return: 1 or -errno. The array of vmas is gone in 6.5. */
+static inline long compat_get_user_page_remote(struct mm_struct *mm, unsigned long addr,
+					       unsigned int gup_flags, struct page **ret_page)
+{
+#ifdef BALUN_HAVE_GUP_VMAS
+	return get_user_pages_remote(mm, addr, 1, gup_flags, ret_page, NULL, NULL);
+#else
+	return get_user_pages_remote(mm, addr, 1, gup_flags, ret_page, NULL);
+#endif
+}
+
+/* From 6.3 on vm_flags is not to be assigned to. */
+static inline void compat_vm_flags_set(struct vm_area_struct *vma, unsigned long flags)
+{
+#ifdef BALUN_HAVE_VM_FLAGS_SET
+	vm_flags_set(vma, flags);
+#else
+	vma->vm_flags |= flags;
+#endif
+}
+
+/* The owner is gone in 6.4. A macro: until then one itself, with a lock class for each place. */
+#ifdef BALUN_HAVE_CLASS_CREATE_OWNER
+#define compat_class_create(name) class_create(THIS_MODULE, name)
+#else
+#define compat_class_create(name) class_create(name)
+#endif
+
+#endif
