@@ -90,6 +90,15 @@ void env_thread_join(struct env_thread *t); /* and free */
 /* scheduling point; in env_sim a branch of the schedule */
 void env_yield(void);
 
+/*
+ * Asked between two steps of a call that may be long: is the caller being killed, so that what is
+ * left may be left? (In the kernel; in user space a thread does not come back.)
+ */
+static inline bool env_killed(void)
+{
+	return false;
+}
+
 uint64_t env_now_ns(void);
 void env_sleep_ns(uint64_t ns); /* for injected delays and throttling only */
 
@@ -117,7 +126,8 @@ static inline void env_module_put(void *owner)
 /* number of forks between the program's start and this process: handles of another one are dead */
 unsigned int env_fork_gen(void);
 
-/* user-space helper: text kept per thread for balun_reason(); a printf format */
+/* text kept per thread for balun_reason(); a printf format. In the kernel for the time of a call
+ * that a program makes */
 void env_reason(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 const char *env_reason_get(void);
 

@@ -2,6 +2,7 @@
 /* env.h over kernel primitives: what is too long for env_kernel.h */
 #include <linux/completion.h>
 #include <linux/delay.h>
+#include <linux/hash.h>
 #include <linux/jiffies.h>
 #include <linux/kthread.h>
 #include <linux/log2.h>
@@ -12,9 +13,16 @@
 #include <linux/sched/task.h>
 #include <linux/sizes.h>
 #include <linux/slab.h>
+#include <linux/spinlock.h>
 #include <linux/vmalloc.h>
 
 #include "env/env.h"
+
+/*
+ * Sizes come from programs: what they cause is charged to them, too much is refused, without a
+ * warning and without a victim of the OOM killer.
+ */
+#define GFP_ASKED (GFP_KERNEL_ACCOUNT | __GFP_NOWARN | __GFP_RETRY_MAYFAIL)
 
 /* in front of every object; keeps the object aligned to 64 bytes */
 struct header {
@@ -42,7 +50,7 @@ void *env_alloc(size_t size)
 	if (size > SIZE_MAX / 2 || fails())
 		return NULL;
 	/* powers of two are aligned to themselves; larger than a page is so anyway */
-	h = kvzalloc(total < PAGE_SIZE ? roundup_pow_of_two(total) : total, GFP_KERNEL);
+	h = kvzalloc(total < PAGE_SIZE ? roundup_pow_of_two(total) : total, GFP_ASKED);
 	if (!h)
 		return NULL;
 	h->size = total;
@@ -79,7 +87,7 @@ static void *alloc_aligned(size_t bytes)
 
 	if (!r)
 		return NULL;
-	r->base = vzalloc(bytes + SZ_2M - PAGE_SIZE);
+	r->base = __vmalloc(bytes + SZ_2M - PAGE_SIZE, GFP_ASKED | __GFP_ZERO);
 	if (!r->base) {
 		kfree(r);
 		return NULL;
@@ -107,7 +115,7 @@ void *env_pages_alloc(size_t bytes)
 {
 	if (bytes > 1UL << 47)
 		return NULL;
-	return bytes >= SZ_2M ? alloc_aligned(bytes) : vzalloc(bytes);
+	return bytes >= SZ_2M ? alloc_aligned(bytes) : __vmalloc(bytes, GFP_ASKED | __GFP_ZERO);
 }
 
 void env_pages_free(void *p, size_t bytes)
@@ -203,4 +211,64 @@ void env_log(int level, const char *fmt, ...)
 	vaf.va = &ap;
 	printk("%sbalun: %pV\n", prefix[clamp(level, 0, 3)], &vaf);
 	va_end(ap);
+}
+
+/* few at a time: calls that programs make at this moment */
+static struct hlist_head reasons[64];
+static DEFINE_SPINLOCK(reasons_lock);
+
+static struct hlist_head *reasons_of(struct task_struct *task)
+{
+	return &reasons[hash_ptr(task, ilog2(ARRAY_SIZE(reasons)))];
+}
+
+/* this task's, which nobody else takes away */
+static struct env_reason_text *reason_here(void)
+{
+	struct env_reason_text *r;
+
+	/* an interrupt borrows the task, and has no reasons of its own */
+	if (!in_task())
+		return NULL;
+	spin_lock(&reasons_lock);
+	hlist_for_each_entry(r, reasons_of(current), link) if (r->task == current) break;
+	spin_unlock(&reasons_lock);
+	return r;
+}
+
+void env_reason_begin(struct env_reason_text *r)
+{
+	r->task = current;
+	r->now = 0;
+	r->text[0][0] = 0;
+	spin_lock(&reasons_lock);
+	hlist_add_head(&r->link, reasons_of(current));
+	spin_unlock(&reasons_lock);
+}
+
+void env_reason_end(struct env_reason_text *r)
+{
+	spin_lock(&reasons_lock);
+	hlist_del(&r->link);
+	spin_unlock(&reasons_lock);
+}
+
+void env_reason(const char *fmt, ...)
+{
+	struct env_reason_text *r = reason_here();
+	va_list ap;
+
+	if (!r)
+		return;
+	va_start(ap, fmt);
+	vsnprintf(r->text[!r->now], sizeof(r->text[0]), fmt, ap);
+	va_end(ap);
+	r->now = !r->now;
+}
+
+const char *env_reason_get(void)
+{
+	struct env_reason_text *r = reason_here();
+
+	return r ? r->text[r->now] : "";
 }

@@ -11,12 +11,14 @@
 #include <linux/errno.h>
 #include <linux/kernel.h>
 #include <linux/limits.h>
+#include <linux/list.h>
 #include <linux/module.h>
 #include <linux/mutex.h>
 #include <linux/objtool.h>
 #include <linux/printk.h>
 #include <linux/sched.h>
 #include <linux/sched/mm.h>
+#include <linux/sched/signal.h>
 #include <linux/smp.h>
 #include <linux/string.h>
 #include <linux/timekeeping.h>
@@ -107,6 +109,13 @@ static inline void env_yield(void)
 	cond_resched();
 }
 
+/* also a place to let others run, where the kernel does not preempt */
+static inline bool env_killed(void)
+{
+	cond_resched();
+	return fatal_signal_pending(current);
+}
+
 static inline uint64_t env_now_ns(void)
 {
 	return ktime_get_ns();
@@ -136,14 +145,21 @@ static inline unsigned int env_fork_gen(void)
 	return 0;
 }
 
-/* nobody asks for reasons here; the format is still checked */
-static inline __printf(1, 2) void env_reason(const char *fmt, ...)
-{
-}
-static inline const char *env_reason_get(void)
-{
-	return "";
-}
+/*
+ * The text of a task, while a call that a program made runs on it: between begin and end, which
+ * brackets it on the same task, not nested. Without one a text goes nowhere.
+ */
+#define ENV_REASON_BYTES 512
+struct env_reason_text {
+	struct hlist_node link;
+	struct task_struct *task;
+	unsigned int now; /* which text it is: an argument of the next may be in it */
+	char text[2][ENV_REASON_BYTES];
+};
+void env_reason_begin(struct env_reason_text *r);
+void env_reason_end(struct env_reason_text *r);
+__printf(1, 2) void env_reason(const char *fmt, ...);
+const char *env_reason_get(void);
 
 #define env_assert(cond)                                                                           \
 	do {                                                                                       \
