@@ -175,6 +175,8 @@ static int check_mapped(struct balun_space *sp, uint64_t va, uint64_t len)
 			break;
 		if (r.mapped)
 			return 0;
+		if (env_killed())
+			return -EINTR;
 		va = r.va + r.len;
 	}
 	env_reason("nothing is mapped in the range");
@@ -419,6 +421,10 @@ int balun_query(struct balun_space *space, const void *addr, size_t len,
 		struct balun_extent x;
 		struct engine_run r;
 
+		if (env_killed()) {
+			err = -EINTR;
+			break;
+		}
 		space->engine->describe(space->e, va, end - va, DESCRIBE_ALL, &r, 1);
 		extent_of(space, &r, &x);
 		extent_pins(space, &x);
@@ -430,8 +436,9 @@ int balun_query(struct balun_space *space, const void *addr, size_t len,
 		else
 			break;
 	}
-	*ret_n = k;
-	return api_leave(&en, 0);
+	if (!err)
+		*ret_n = k;
+	return api_leave(&en, err);
 }
 
 int balun_lost(struct balun_space *space, const void *addr, struct balun_extent *ret_ext, size_t n,

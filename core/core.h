@@ -62,8 +62,9 @@ struct balun_device {
 	unsigned int fork_gen;
 	bool closing;	/* new device faults are refused; under space->devices_lock or atomically */
 	uint32_t users; /* balun_fault() and migrations in progress */
-	uint32_t commands;	 /* balun_device_command() in progress; also while it closes */
-	bool ended;		 /* no more of them: close() comes. Both under move_lock */
+	uint32_t calls; /* core_device_enter() in progress; also while it closes */
+	bool ended;	/* no more of them: close() comes. Both under move_lock */
+	bool kept;	/* core_device_free() is due when it is closed */
 	uint64_t lost_pages;	 /* relaxed atomic adds by those who are users, or close it */
 	struct balun_driver ops; /* copy of the table, stubs filled in */
 	const struct balun_driver *drv;
@@ -209,8 +210,16 @@ void core_device_put(struct balun_device *dev);
 /* the same with move_lock held */
 struct balun_device *core_device_hold(struct balun_space *sp, unsigned int id);
 void core_device_release(struct balun_device *dev);
+/* a call of who does not own the device: close() waits for it; also of a device that is closing.
+ * false: too late */
+bool core_device_enter(struct balun_device *dev);
+void core_device_leave(struct balun_device *dev);
 int core_device_open(struct balun_space *sp, const char *spec, struct balun_device **ret_dev);
 int core_device_end(struct balun_device *dev); /* devices_lock held */
+/* The struct outlives the device until core_device_free(), for who finds it by a number: calls that
+ * come too late are then refused. By who has opened it, before anybody else knows of it */
+void core_device_keep(struct balun_device *dev);
+void core_device_free(struct balun_device *dev);
 
 uint64_t core_device_metadata(struct balun_device *dev); /* bytes of bookkeeping */
 

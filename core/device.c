@@ -121,7 +121,7 @@ static void put_drivers(struct balun_device *dev, unsigned int n)
 		core_driver_put(dev->held[--dev->nheld]);
 }
 
-static void device_free(struct balun_device *dev)
+void core_device_free(struct balun_device *dev)
 {
 	put_drivers(dev, 0);
 	if (dev->mem)
@@ -296,7 +296,7 @@ err_close:
 err_unlock:
 	env_mutex_unlock(&sp->devices_lock);
 err_free:
-	device_free(dev);
+	core_device_free(dev);
 	return err;
 }
 
@@ -333,19 +333,47 @@ static void device_unpublish(struct balun_space *sp, struct balun_device *dev)
 	}
 }
 
+/* Counted apart from users, who are refused from the beginning of the close on. */
+bool core_device_enter(struct balun_device *dev)
+{
+	struct balun_space *sp = dev->space;
+	bool ended;
+
+	env_mutex_lock(&sp->move_lock);
+	ended = dev->ended;
+	dev->calls += !ended;
+	env_mutex_unlock(&sp->move_lock);
+	return !ended;
+}
+
+void core_device_leave(struct balun_device *dev)
+{
+	struct balun_space *sp = dev->space;
+
+	env_mutex_lock(&sp->move_lock);
+	if (!--dev->calls)
+		env_cond_wake(&sp->move_done);
+	env_mutex_unlock(&sp->move_lock);
+}
+
 /*
- * Commands are let in until gone() and active() have ended what a device does, for one may be what
+ * Calls are let in until gone() and active() have ended what a device does, for one may be what
  * ends it, and one that waits for the device's work returns then. After this none is in the driver.
  */
-static void device_end_commands(struct balun_device *dev)
+static void device_end_calls(struct balun_device *dev)
 {
 	struct balun_space *sp = dev->space;
 
 	env_mutex_lock(&sp->move_lock);
 	dev->ended = true;
-	while (dev->commands)
+	while (dev->calls)
 		env_cond_wait(&sp->move_done, &sp->move_lock, ENV_FOREVER);
 	env_mutex_unlock(&sp->move_lock);
+}
+
+void core_device_keep(struct balun_device *dev)
+{
+	dev->kept = true;
 }
 
 int core_device_end(struct balun_device *dev)
@@ -370,9 +398,10 @@ int core_device_end(struct balun_device *dev)
 	core_resident_forget(dev);
 	dev->ops.gone(dev->priv, sp);
 	dev->ops.active(dev->priv, false);
-	device_end_commands(dev);
+	device_end_calls(dev);
 	dev->ops.close(dev->priv);
-	device_free(dev);
+	if (!dev->kept)
+		core_device_free(dev);
 	return lost ? -EIO : 0;
 }
 
@@ -412,24 +441,14 @@ static int command_of(const struct balun_driver *d, void *priv, struct balun_spa
 	return d->command ? d->command(priv, sp, c) : -EINVAL;
 }
 
-/* by a reference of its own: as a user it would be refused from the beginning of the close on */
 static int device_command(struct balun_device *dev, const struct balun_command *c)
 {
-	struct balun_space *sp = dev->space;
-	bool ended;
 	int err;
 
-	env_mutex_lock(&sp->move_lock);
-	ended = dev->ended;
-	dev->commands += !ended;
-	env_mutex_unlock(&sp->move_lock);
-	if (ended)
+	if (!core_device_enter(dev))
 		return -ENODEV;
-	err = command_of(dev->drv, dev->priv, sp, c);
-	env_mutex_lock(&sp->move_lock);
-	if (!--dev->commands)
-		env_cond_wake(&sp->move_done);
-	env_mutex_unlock(&sp->move_lock);
+	err = command_of(dev->drv, dev->priv, dev->space, c);
+	core_device_leave(dev);
 	return err;
 }
 

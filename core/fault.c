@@ -443,7 +443,7 @@ int core_device_fault(struct balun_device *dev, uint64_t va, uint64_t len, uint3
 		to = ENV_MIN(end, f.block + BALUN_BLOCK_SIZE);
 		f.first = (va - f.block) >> BALUN_PAGE_SHIFT;
 		f.npages = (to - va) >> BALUN_PAGE_SHIFT;
-		err = fault_block(&f);
+		err = env_killed() ? -EINTR : fault_block(&f);
 		va = to;
 	}
 	core_work_put(sp, f.w);

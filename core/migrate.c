@@ -378,6 +378,8 @@ int core_migrate_range(struct balun_space *sp, uint64_t va, uint64_t len, unsign
 				   (to - va) >> BALUN_PAGE_SHIFT);
 		core_give_way(sp, block);
 		err = core_move_block(sp, &mv, counts);
+		if (!err && env_killed())
+			err = -EINTR;
 		if (err)
 			return err;
 		if (counts->busy > busy)

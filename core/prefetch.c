@@ -3,6 +3,7 @@
 #include "core/core.h"
 
 #define PREFETCH_QUEUE 64
+#define PREFETCH_STEP  (64 * BALUN_BLOCK_SIZE) /* so much is done before it looks whether to end */
 
 struct core_prefetch {
 	struct env_mutex lock;
@@ -29,14 +30,22 @@ static void prefetch_main(void *arg)
 
 		while (!p->stop && p->head == p->tail)
 			env_cond_wait(&p->work, &p->lock, ENV_FOREVER);
-		if (p->head == p->tail)
+		/* what waits would only come home again */
+		if (p->stop)
 			break;
 		va = p->req[p->head % PREFETCH_QUEUE].va;
 		len = p->req[p->head % PREFETCH_QUEUE].len;
 		dst = p->req[p->head % PREFETCH_QUEUE].dst;
 		p->head++;
 		env_mutex_unlock(&p->lock);
-		core_migrate_range(sp, va, len, dst, BALUN_CAUSE_PREFETCH, &c);
+		while (len && !env_load_relaxed(&p->stop)) {
+			uint64_t part = ENV_MIN(len, PREFETCH_STEP);
+
+			if (core_migrate_range(sp, va, part, dst, BALUN_CAUSE_PREFETCH, &c))
+				break;
+			va += part;
+			len -= part;
+		}
 		env_mutex_lock(&p->lock);
 		p->finished++;
 		env_cond_wake(&p->done);
@@ -62,7 +71,7 @@ void core_prefetch_destroy(struct balun_space *sp)
 	struct core_prefetch *p = sp->prefetch;
 
 	env_mutex_lock(&p->lock);
-	p->stop = true;
+	env_store_relaxed(&p->stop, true);
 	env_cond_wake(&p->work);
 	env_mutex_unlock(&p->lock);
 	if (p->thread)
