@@ -12,6 +12,7 @@
  *   fault.c    a CPU touches a page of a device
  *   strays.c   pages taken home by what they are, not by where they are mapped
  *   place.c    accesses in place
+ *   ioctl.c    /dev/balun: what programs call
  *
  * Lock order, outermost first: mmap_lock > core's mirror locks > what drivers take in unmap().
  * regions_lock is not held with any of them, except that an insertion takes mmap_lock inside.
@@ -167,5 +168,9 @@ unsigned int kcopy_home(struct kdev *d, unsigned long *src, unsigned long *dst, 
 int kbus_read(void *e, uint64_t addr, void *buf, size_t len);
 int kbus_write(void *e, uint64_t addr, const void *buf, size_t len);
 int kunshare(void *e, uint64_t va, uint64_t len);
+
+/* ioctl.c: when core can be called, until nobody has the node open (the module's count) */
+int knode_init(void);
+void knode_exit(void);
 
 #endif
