@@ -503,8 +503,6 @@ int balun_engine_info(unsigned int i, struct balun_engine_info *ret_info)
 int balun_engine_driver(const char *engine, unsigned int i, struct balun_engine_driver *ret_drv)
 {
 	const struct engine_ops *const *eng = engine_list;
-	const char *name, *help;
-	int err;
 
 	if (!engine || !ret_drv || ret_drv->size != sizeof(*ret_drv))
 		return -EINVAL;
@@ -516,12 +514,7 @@ int balun_engine_driver(const char *engine, unsigned int i, struct balun_engine_
 	}
 	if ((*eng)->remote)
 		return (*eng)->remote->driver(i, ret_drv);
-	err = balun_driver_info(i, &name, &help);
-	if (err)
-		return err;
-	snprintf(ret_drv->name, sizeof(ret_drv->name), "%s", name);
-	snprintf(ret_drv->help, sizeof(ret_drv->help), "%s", help);
-	return 0;
+	return core_driver_text(i, ret_drv);
 }
 
 /* ---- what drivers call ---- */

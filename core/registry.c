@@ -212,6 +212,22 @@ void core_driver_put(const struct balun_driver *drv)
 	env_module_put(owner);
 }
 
+/* a copy, for the driver may be of a module that goes */
+int core_driver_text(unsigned int i, struct balun_engine_driver *ret_drv)
+{
+	int err = -ENOENT;
+
+	core_registry_init();
+	registry_lock();
+	if (i < registry_n) {
+		snprintf(ret_drv->name, sizeof(ret_drv->name), "%s", registry[i].drv->name);
+		snprintf(ret_drv->help, sizeof(ret_drv->help), "%s", registry[i].drv->help);
+		err = 0;
+	}
+	registry_unlock();
+	return err;
+}
+
 int balun_driver_info(unsigned int i, const char **ret_name, const char **ret_help)
 {
 	int err = -ENOENT;
