@@ -36,7 +36,7 @@ static void no_node(struct balun_engine_info *info, int err)
 	snprintf(info->reason, sizeof(info->reason), "%s: %s", BALUN_UAPI_NODE,
 		 err == -ENOENT			   ? "not there: balun.ko is not loaded"
 		 : err == -ENXIO || err == -ENODEV ? "there, but balun.ko is not loaded"
-		 : forbidden ? "this user may not open it"
+		 : forbidden			   ? "this user may not open it"
 						   : strerror(-err));
 	if (forbidden)
 		snprintf(info->remedy, sizeof(info->remedy),
