@@ -25,6 +25,9 @@ done
 [ "$kernels" = all ] && kernels='6.1 6.12 newest'
 [ "$configs" = all ] && configs='plain debug'
 BUILD=${BUILD:-build}
+# what the demo reads
+database=/var/lib/dpkg/status
+[ -s "$database" ] || database=$PWD/tests/cli/data/status
 total_p=0 total_f=0 total_s=0
 work=$PWD/build-vm
 mkdir -p "$work/log"
@@ -161,10 +164,6 @@ hmm() {
 
 # ---- Balun's modules ----
 
-# the modules by name, each with what it is good for loaded before it by modprobe
-load='for m in $(cat /modules); do modprobe $m || exit 1; done'
-unload='for m in $(tac /modules); do [ ! -d /sys/module/$(echo $m | tr - _) ] || rmmod $m || exit 1; done'
-
 has() { # module
 	grep -qx "$1" "$logs.modules"
 }
@@ -172,9 +171,9 @@ has() { # module
 modules_vm() {
 	local dir=$logs-modules spec f qemu=()
 	job "$dir.job" ''
-	files+=("$logs.modules:/modules")
+	files+=("$logs.modules:/modules" "$database:/var/lib/dpkg/status")
 	has balun-edu && qemu=(-device edu)
-	test_in "$dir.job" load 30 "$load"
+	test_in "$dir.job" load 30 '. /lib.sh; load'
 	for spec in ram soft dmirror dmirror:coherent=1 'trace(soft)' 'inject(soft)' edu; do
 		has "balun-${spec%%[(:]*}" && test_in "$dir.job" "conform/$spec" 600 \
 			"balun conform --engine kernel --driver '$spec'"
@@ -185,7 +184,7 @@ modules_vm() {
 		test_in "$dir.job" "$(basename "$f" .sh)" "$(sed -n 's/^# limit: //p' "$f")" \
 			"sh /cases/${f##*/}"
 	done
-	test_in "$dir.job" unload 60 "$unload"
+	test_in "$dir.job" unload 60 '. /lib.sh; unload'
 	[ "$config" = debug ] && test_in "$dir.job" leaks 120 '. /lib.sh; leaks'
 	run_job "$dir.job" '' "$dir" "${qemu[@]}" && report "$label" "$dir.job" "$dir"
 }

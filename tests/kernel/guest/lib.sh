@@ -30,3 +30,17 @@ leaks() {
 	cat /sys/kernel/debug/kmemleak
 	! grep -q . /sys/kernel/debug/kmemleak
 }
+
+# All of Balun's modules, in the order of /modules; and gone again, in the other order
+load() {
+	local m
+	for m in $(cat /modules); do
+		modprobe "$m" || { echo "FAIL modprobe $m" && return 1; }
+	done
+}
+unload() {
+	local m
+	for m in $(tac /modules | tr - _); do
+		[ ! -d "/sys/module/$m" ] || rmmod "$m" || { echo "FAIL rmmod $m" && return 1; }
+	done
+}

@@ -1,0 +1,41 @@
+# SPDX-License-Identifier: GPL-2.0-only OR MIT
+# limit: 300
+#
+# In the VM: kill -9 at many moments of the demo, which has pages in every state. The space goes away
+# with the process, with all that it held: memory comes back, and the modules can be unloaded.
+rounds=${1:-20}
+now() { # milliseconds
+	awk '{ printf "%d", $1 * 1000 }' /proc/uptime
+}
+available() {
+	awk '/^MemAvailable:/ { print $2 }' /proc/meminfo
+}
+
+t0=$(now)
+balun demo --engine kernel --hammer 2 >/tmp/demo 2>&1 || {
+	cat /tmp/demo
+	echo 'FAIL the demo, without being killed'
+	exit 1
+}
+whole=$(($(now) - t0))
+before=$(available)
+i=0
+while [ $i -lt "$rounds" ]; do
+	balun demo --engine kernel --hammer 2 >/dev/null 2>&1 &
+	pid=$!
+	usleep $((whole * i * 1000 / rounds))
+	kill -9 $pid 2>/dev/null
+	wait $pid 2>/dev/null
+	i=$((i + 1))
+done
+left=$(pidof balun)
+if [ -n "$left" ]; then
+	echo "FAIL processes are left: $left"
+	exit 1
+fi
+if [ $((before - $(available))) -ge 65536 ]; then
+	echo "FAIL available memory went from $before to $(available) KiB"
+	exit 1
+fi
+. /lib.sh
+unload && load
