@@ -6,6 +6,7 @@
 #include <linux/export.h>
 
 #include "core/core.h"
+#include "engine/kernel/glue.h"
 
 /* driver.h */
 EXPORT_SYMBOL_GPL(balun_driver_register);
@@ -29,7 +30,7 @@ EXPORT_SYMBOL_GPL(balun_opt_str);
 EXPORT_SYMBOL_GPL(balun_opt_fail);
 EXPORT_SYMBOL_GPL(balun_inner_open);
 /* by which a module registers its driver (glue.h) */
-EXPORT_SYMBOL_GPL(core_driver_register);
+EXPORT_SYMBOL_GPL(kdriver_register);
 
 /* balun.h: what a driver does with its own space, and who has spaces in the kernel */
 EXPORT_SYMBOL_GPL(balun_cause_name);
@@ -52,3 +53,4 @@ EXPORT_SYMBOL_GPL(env_thread_create);
 EXPORT_SYMBOL_GPL(env_thread_join);
 EXPORT_SYMBOL_GPL(env_sleep_ns);
 EXPORT_SYMBOL_GPL(env_log);
+EXPORT_SYMBOL_GPL(env_reason);

@@ -13,18 +13,16 @@
 
 #include "core/core.h"
 
+/* core_driver_register(), and the log says why not (module.c) */
+int kdriver_register(const struct balun_driver *drv, struct module *owner);
+
 /* the one symbol @table is a struct balun_driver, in another file of the module */
 #define BALUN_DRIVER_MODULE(table, description)                                                    \
 	extern const struct balun_driver table;                                                    \
                                                                                                    \
 	static int __init table##_init(void)                                                       \
 	{                                                                                          \
-		int err = core_driver_register(&table, THIS_MODULE);                               \
-                                                                                                   \
-		if (err)                                                                           \
-			env_log(0, "driver %s is refused: %d %s", table.name, err,                 \
-				env_reason_get());                                                 \
-		return err;                                                                        \
+		return kdriver_register(&table, THIS_MODULE);                                      \
 	}                                                                                          \
                                                                                                    \
 	/* cannot be refused: a device that is open would hold the module */                       \
