@@ -298,7 +298,7 @@ static int dmirror_open(struct balun_device *dev, const struct balun_options *op
 	d = balun_mem_alloc(sizeof(*d));
 	if (!d)
 		return -ENOMEM;
-	d->base = balun_mem_alloc(bytes);
+	d->base = coherent ? env_coherent_alloc(bytes) : env_pages_alloc(bytes);
 	if (!d->base) {
 		balun_mem_free(d, sizeof(*d));
 		return -ENOMEM;
@@ -356,7 +356,7 @@ static void dmirror_close(void *priv)
 
 	dmirror_unmap(d, NULL, 0, UINT64_MAX, BALUN_CAUSE_TEARDOWN);
 	env_mutex_destroy(&d->lock);
-	balun_mem_free(d->base, d->bytes);
+	env_coherent_free(d->base, d->bytes);
 	balun_mem_free(d, sizeof(*d));
 }
 

@@ -36,7 +36,8 @@ static int ram_open(struct balun_device *dev, const struct balun_options *opt,
 	if (!ram)
 		return -ENOMEM;
 	ram->bytes = bytes;
-	ram->base = balun_mem_alloc(bytes); /* not populated before use */
+	/* not populated before use */
+	ram->base = coherent ? env_coherent_alloc(bytes) : env_pages_alloc(bytes);
 	if (!ram->base) {
 		err = -ENOMEM;
 		goto err_free;
@@ -57,7 +58,7 @@ static void ram_close(void *priv)
 {
 	struct ram *ram = priv;
 
-	balun_mem_free(ram->base, ram->bytes);
+	env_coherent_free(ram->base, ram->bytes);
 	balun_mem_free(ram, sizeof(*ram));
 }
 

@@ -33,6 +33,16 @@ void env_free(void *p);
  * env_pages_free needs the same size */
 void *env_pages_alloc(size_t bytes);
 void env_pages_free(void *p, size_t bytes);
+/* the same, of memory that devices address too (BALUN_CAP_COHERENT) where there is any left; an
+ * engine finds out. env_coherent_free() takes env_pages_alloc()'s as well */
+static inline void *env_coherent_alloc(size_t bytes)
+{
+	return env_pages_alloc(bytes);
+}
+static inline void env_coherent_free(void *p, size_t bytes)
+{
+	env_pages_free(p, bytes);
+}
 /* a hint: these pages will be read and written densely, and never move to another address */
 void env_pages_huge(void *p, size_t bytes);
 /* whether [addr, addr + len) touches memory of the arena, pages or thread stacks of env */

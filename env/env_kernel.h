@@ -40,6 +40,9 @@ void *env_alloc(size_t size);
 void env_free(void *p);
 void *env_pages_alloc(size_t bytes);
 void env_pages_free(void *p, size_t bytes);
+/* engine/kernel/coherent.c: of the ranges that the module was given */
+void *env_coherent_alloc(size_t bytes);
+void env_coherent_free(void *p, size_t bytes);
 /* vmalloc() decides itself */
 static inline void env_pages_huge(void *p, size_t bytes)
 {

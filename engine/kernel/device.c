@@ -41,18 +41,19 @@ static const struct dev_pagemap_ops pagemap_ops = {
 
 /* ---- taking and freeing ---- */
 
-struct page *kpage_take(struct kdev *d, unsigned long no, u64 va)
+struct page *kpage_take(struct kdev *d, unsigned long no, u64 va, bool hold)
 {
-	struct page *page = pfn_to_page(d->first + no);
+	enum kind kind = !hold && d->pagemap[COHERENT].nr_range ? COHERENT : PRIVATE;
+	struct page *page = pfn_to_page(d->first[kind] + no);
 	unsigned long flags;
 
 	spin_lock_irqsave(&d->lock, flags);
 	WARN_ON_ONCE(is_used(d, no));
 	__set_bit(no, d->used);
 	d->nused++;
-	d->at[no] = va;
+	d->at[no] = va | (kind == COHERENT ? KPAGE_COHERENT : 0);
 	spin_unlock_irqrestore(&d->lock, flags);
-	compat_zone_device_page_init(page, &d->pagemap);
+	compat_zone_device_page_init(page, &d->pagemap[kind]);
 	return page;
 }
 
@@ -126,10 +127,15 @@ void kdevice_tell(struct kdev *d)
 
 static void device_free(struct kdev *d)
 {
-	if (d->pagemap.nr_range)
-		memunmap_pages(&d->pagemap);
+	int i;
+
+	for (i = 0; i < KINDS; i++)
+		if (d->pagemap[i].nr_range)
+			memunmap_pages(&d->pagemap[i]);
 	if (d->res)
 		release_mem_region(d->res->start, resource_size(d->res));
+	if (d->host)
+		kcoherent_put(d->host);
 	kvfree(d->at);
 	kvfree(d->freed);
 	kvfree(d->used);
@@ -167,10 +173,29 @@ void kdevice_detach(void *e, unsigned int dev)
 
 /* ---- the beginning ---- */
 
-static int make_pages(struct kdev *d, u64 bytes)
+static int make_pages(struct kdev *d, enum kind kind, u64 start, u64 bytes)
 {
+	struct dev_pagemap *m = &d->pagemap[kind];
 	void *p;
 
+	m->type = kind == COHERENT ? MEMORY_DEVICE_COHERENT : MEMORY_DEVICE_PRIVATE;
+	m->range.start = start;
+	m->range.end = start + bytes - 1;
+	m->nr_range = 1;
+	m->ops = &pagemap_ops;
+	m->owner = d->k;
+	p = memremap_pages(m, numa_node_id());
+	if (IS_ERR(p)) {
+		m->nr_range = 0;
+		return PTR_ERR(p);
+	}
+	d->first[kind] = PHYS_PFN(start);
+	return 0;
+}
+
+/* addresses that no memory has stand for the pages */
+static int make_private(struct kdev *d, u64 bytes)
+{
 	if (!COMPAT_DEVICE_PRIVATE)
 		return 0;
 	d->res = compat_request_free_mem_region(bytes, "balun");
@@ -178,24 +203,25 @@ static int make_pages(struct kdev *d, u64 bytes)
 		d->res = NULL;
 		return -ENOMEM;
 	}
-	d->pagemap.type = MEMORY_DEVICE_PRIVATE;
-	d->pagemap.range.start = d->res->start;
-	d->pagemap.range.end = d->res->end;
-	d->pagemap.nr_range = 1;
-	d->pagemap.ops = &pagemap_ops;
-	d->pagemap.owner = d->k;
-	p = memremap_pages(&d->pagemap, numa_node_id());
-	if (IS_ERR(p)) {
-		d->pagemap.nr_range = 0;
-		return PTR_ERR(p);
+	return make_pages(d, PRIVATE, d->res->start, bytes);
+}
+
+static int make_coherent(struct kdev *d, struct balun_desc *desc)
+{
+	u64 phys;
+
+	if (!(desc->caps & BALUN_CAP_COHERENT) || !kcoherent_get(desc->host_base, &phys)) {
+		desc->caps &= ~BALUN_CAP_COHERENT;
+		return 0;
 	}
-	d->first = PHYS_PFN(d->res->start);
-	return 0;
+	d->host = desc->host_base;
+	return make_pages(d, COHERENT, phys, desc->mem_bytes);
 }
 
 /*
  * What is moved is copied by the driver: that its memory is the host's helps nobody here. Without
- * CONFIG_DEVICE_PRIVATE there are no pages, and the device uses everything in place.
+ * CONFIG_DEVICE_PRIVATE there are no private pages, and a device that has no coherent memory uses
+ * everything in place.
  */
 int kdevice_attach(void *e, unsigned int dev, struct balun_desc *desc)
 {
@@ -217,12 +243,15 @@ int kdevice_attach(void *e, unsigned int dev, struct balun_desc *desc)
 	d->freed = kvcalloc(BITS_TO_LONGS(npages), sizeof(long), GFP_KERNEL);
 	d->at = kvcalloc(npages, sizeof(*d->at), GFP_KERNEL);
 	if (d->used && d->freed && d->at)
-		err = make_pages(d, desc->mem_bytes);
+		err = make_private(d, desc->mem_bytes);
+	if (!err)
+		err = make_coherent(d, desc);
 	if (err) {
 		device_free(d);
 		return err;
 	}
-	desc->caps &= ~(BALUN_CAP_HOST_MEMORY | BALUN_CAP_COHERENT);
+	if (!d->host)
+		desc->caps &= ~BALUN_CAP_HOST_MEMORY;
 	k->dev[dev] = d;
 	return 0;
 }

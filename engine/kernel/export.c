@@ -48,6 +48,8 @@ EXPORT_SYMBOL_GPL(env_alloc);
 EXPORT_SYMBOL_GPL(env_free);
 EXPORT_SYMBOL_GPL(env_pages_alloc);
 EXPORT_SYMBOL_GPL(env_pages_free);
+EXPORT_SYMBOL_GPL(env_coherent_alloc);
+EXPORT_SYMBOL_GPL(env_coherent_free);
 EXPORT_SYMBOL_GPL(env_cond_wait);
 EXPORT_SYMBOL_GPL(env_thread_create);
 EXPORT_SYMBOL_GPL(env_thread_join);

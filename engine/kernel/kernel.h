@@ -8,6 +8,7 @@
  *
  *   mirror.c   subscriptions to changes of the address space, and looking at it
  *   device.c   the pages of a device: made, freed, ended
+ *   coherent.c memory that CPUs and devices address: ranges of the machine that no program has
  *   migrate.c  collect and commit over migrate_vma_*()
  *   fault.c    a CPU touches a page of a device
  *   strays.c   pages taken home by what they are, not by where they are mapped
@@ -48,10 +49,23 @@ struct region {
 	struct kengine *k;
 };
 
+/*
+ * The pages of a device, by how a program has them: PRIVATE ones no CPU addresses; COHERENT ones
+ * are mapped. A device with coherent memory has both for each place: a page that is held for atomic
+ * access is a private one.
+ */
+enum kind {
+	PRIVATE,
+	COHERENT,
+	KINDS
+};
+
 /**
  * struct kdev - a device's memory as pages
- * @pagemap: the pages; owner: the engine, so that all devices of a space can be told from others'
+ * @pagemap: the pages; owner: the engine, so that all devices of a space can be told from others'.
+ *           nr_range is 0 where there are none
  * @first: page frame of offset 0
+ * @host: the coherent memory, which is not given back before all its pages are free; or NULL
  * @used: a bit for each page that core has given a place to and that has not come free since
  * @freed: a bit for each page that the kernel has let go of, and core has not been told of yet:
  *         the kernel does so in any context, and core takes locks
@@ -63,9 +77,10 @@ struct kdev {
 	struct kengine *k;
 	unsigned int id;
 	bool ended;
-	unsigned long npages, first;
-	struct dev_pagemap pagemap;
+	unsigned long npages, first[KINDS];
+	struct dev_pagemap pagemap[KINDS];
 	struct resource *res;
+	void *host;
 	spinlock_t lock;
 	unsigned long *used, *freed;
 	u64 *at;
@@ -75,8 +90,9 @@ struct kdev {
 };
 
 /* in kdev.at: the page's address, and in its low bits: */
-#define KPAGE_LOST 1UL /* its content is lost: a touch is SIGBUS */
-#define KPAGE_ADDR (~(u64)(PAGE_SIZE - 1))
+#define KPAGE_LOST     1UL /* its content is lost: a touch is SIGBUS */
+#define KPAGE_COHERENT 2UL /* it is the coherent one of its place */
+#define KPAGE_ADDR     (~(u64)(PAGE_SIZE - 1))
 
 /**
  * struct kfault - a CPU's fault that this task serves: mmap_lock is held already, and only pages of
@@ -132,7 +148,8 @@ struct kdev *kpfn_device(const struct kengine *k, unsigned long pfn);
 /* device.c */
 int kdevice_attach(void *e, unsigned int dev, struct balun_desc *desc);
 void kdevice_detach(void *e, unsigned int dev);
-struct page *kpage_take(struct kdev *d, unsigned long no, u64 va); /* locked, one reference */
+/* locked, one reference; @hold: the private one also of a coherent device */
+struct page *kpage_take(struct kdev *d, unsigned long no, u64 va, bool hold);
 void kpage_drop(struct kdev *d, struct page *page); /* as if it had not been taken; unlocks, puts */
 void kpage_forget(struct kdev *d, struct page *page); /* core frees it: its end tells nobody */
 void kdevice_tell(struct kdev *d);		      /* core of what has come free */
@@ -141,14 +158,32 @@ void kpage_lose(struct kdev *d, struct page *page);
 uint64_t kpoison(void *e, unsigned int dev, uint64_t va, uint64_t len);
 bool knext_lost(void *e, uint64_t va, struct engine_run *ret);
 bool knext_away(void *e, unsigned int dev, uint64_t va, struct engine_run *ret);
+static inline enum kind kpage_kind(struct page *page)
+{
+	return is_device_coherent_page(page) ? COHERENT : PRIVATE;
+}
 static inline struct kdev *kpage_device(struct page *page)
 {
-	return container_of(compat_page_pgmap(page), struct kdev, pagemap);
+	return container_of(compat_page_pgmap(page), struct kdev, pagemap[kpage_kind(page)]);
 }
-static inline unsigned long kpage_no(const struct kdev *d, const struct page *page)
+static inline unsigned long kpage_no(const struct kdev *d, struct page *page)
 {
-	return page_to_pfn(page) - d->first;
+	return page_to_pfn(page) - d->first[kpage_kind(page)];
 }
+/* of the place @no, if it is used: its page */
+static inline struct page *kplace_page(const struct kdev *d, unsigned long no)
+{
+	return pfn_to_page(d->first[d->at[no] & KPAGE_COHERENT ? COHERENT : PRIVATE] + no);
+}
+static inline bool kdevice_has_pages(const struct kdev *d)
+{
+	return d->pagemap[PRIVATE].nr_range || d->pagemap[COHERENT].nr_range;
+}
+
+/* coherent.c */
+/* the physical address of what env_coherent_alloc() gave; it stays reserved until it is put */
+bool kcoherent_get(void *p, u64 *ret_phys);
+void kcoherent_put(void *p);
 
 /* migrate.c */
 int kcollect(void *e, struct engine_batch *b);

@@ -74,7 +74,7 @@ static void sub_args(struct kengine *k, struct ktransit *t, const struct engine_
 		.dst = t->dst + s->first,
 		.npages = s->n,
 		.pgmap_owner = k,
-		.flags = MIGRATE_VMA_SELECT_DEVICE_PRIVATE,
+		.flags = MIGRATE_VMA_SELECT_DEVICE_PRIVATE | MIGRATE_VMA_SELECT_DEVICE_COHERENT,
 		.fault_page = t->fault ? t->fault->vmf->page : NULL,
 	};
 	if (b->dst)
@@ -113,7 +113,7 @@ static struct page *new_page(struct kengine *k, const struct engine_batch *b, un
 		p->dst_kind = BALUN_KIND_LOCAL;
 		p->dst_dev = b->dst;
 		p->dst = (u64)b->place[i] << PAGE_SHIFT;
-		return kpage_take(k->dev[b->dst], b->place[i], va);
+		return kpage_take(k->dev[b->dst], b->place[i], va, b->hold);
 	}
 	page = alloc_page(GFP_HIGHUSER_MOVABLE);
 	if (!page)
@@ -203,8 +203,8 @@ int kcollect(void *e, struct engine_batch *b)
 	struct ktransit *t;
 	unsigned long *pfns;
 
-	if (b->dst && !k->dev[b->dst]->pagemap.nr_range)
-		return -EFAULT; /* no pages: CONFIG_DEVICE_PRIVATE */
+	if (b->dst && !kdevice_has_pages(k->dev[b->dst]))
+		return -EFAULT; /* CONFIG_DEVICE_PRIVATE */
 	while (!env_bit(b->want, last - 1))
 		last--;
 	kregion_get(k, b->va);

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
  * Pages taken home by what they are, wherever they are mapped: by another process since a fork, at
- * an address that they were moved to. migrate_device_range() needs neither an address space nor a
+ * an address that they were moved to. migrate_device_pfns() needs neither an address space nor a
  * lock of one; devices that have such a page mapped lose their entries by the notifier.
  */
 #include <linux/delay.h>
@@ -9,7 +9,7 @@
 
 #include "engine/kernel/kernel.h"
 
-#define CHUNK 64
+#define CHUNK 32
 #define NO_PROGRESS                                                                                \
 	1000	 /* rounds of a millisecond: as long as core waits for a device to drain           \
 		  */
@@ -52,11 +52,18 @@ unsigned int kcopy_home(struct kdev *d, unsigned long *src, unsigned long *dst, 
 	return failed;
 }
 
-static void evict_chunk(struct kdev *d, unsigned long no, unsigned int n)
+/* used places of [no, no + CHUNK) */
+static void evict_chunk(struct kdev *d, unsigned long no)
 {
-	unsigned long src[CHUNK] = { 0 }, dst[CHUNK] = { 0 };
+	unsigned long src[CHUNK], dst[CHUNK] = { 0 }, end = min(no + CHUNK, d->npages);
+	unsigned int n = 0;
 
-	migrate_device_range(src, d->first + no, n);
+	spin_lock_irq(&d->lock);
+	for_each_set_bit_from(no, d->used, end) src[n++] = page_to_pfn(kplace_page(d, no));
+	spin_unlock_irq(&d->lock);
+	if (!n)
+		return;
+	compat_migrate_device_pfns(src, n);
 	kcopy_home(d, src, dst, n);
 	migrate_device_pages(src, dst, n);
 	migrate_device_finalize(src, dst, n);
@@ -76,18 +83,16 @@ static unsigned long left(struct kdev *d)
 
 static void round_of(struct kdev *d, unsigned long want)
 {
-	unsigned long no, end, before = left(d);
+	unsigned long no, before = left(d);
 
-	for (no = 0; no < d->npages && before - left(d) < want; no += CHUNK) {
-		end = min(no + CHUNK, d->npages);
-		if (find_next_bit(d->used, end, no) < end)
-			evict_chunk(d, no, end - no);
-	}
+	for (no = 0; no < d->npages && before - left(d) < want; no += CHUNK)
+		evict_chunk(d, no);
 }
 
 /*
  * With @n UINT64_MAX the device is drained: pages that are locked or referred to for a moment are
- * come back to. (Nobody can pin a page that no CPU addresses.)
+ * come back to. A coherent page that somebody has pinned stays what it is, and the device's memory
+ * with it, until that is over (kdevice_detach()); nothing is lost by that.
  */
 uint64_t kevict_strays(void *e, unsigned int dev, uint64_t n)
 {
