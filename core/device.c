@@ -419,11 +419,11 @@ void *balun_space_data(struct balun_space *space, struct balun_device *dev)
 
 void *balun_device_priv(struct balun_device *dev, const struct balun_driver *drv)
 {
-	const struct balun_driver *d = dev->drv;
+	const struct balun_driver *d = dev->drv; /* NULL: it is served elsewhere */
 	void *priv = dev->priv;
 
 	while (d != drv) {
-		if (!(d->caps & BALUN_CAP_WRAPPER))
+		if (!d || !(d->caps & BALUN_CAP_WRAPPER))
 			return NULL;
 		d = d->inner(priv, &priv);
 	}

@@ -4,12 +4,10 @@
  *
  * Private memory, page tables and TLBs of its own (soft_mmu.c), a replayable fault queue
  * (soft_access.c), a command queue with fences, and worker threads that reach memory only through
- * their MMU. What it cannot do: stop a function that computes for ever without touching memory; its
- * device then cannot be closed.
+ * their MMU. Its public functions are in soft_call.c. What it cannot do: stop a function that
+ * computes for ever without touching memory; its device then cannot be closed.
  */
 #include "drivers/soft_dev.h"
-
-extern const struct balun_driver balun_soft_driver;
 
 /* ---- commands and workers ---- */
 
@@ -113,33 +111,27 @@ static void worker_main(void *arg)
 	env_mutex_unlock(&s->lock);
 }
 
-static struct soft *soft_of(struct balun_device *dev)
+int balun_soft_queue(struct soft *s, struct balun_space *space, const struct soft_work *work,
+		     uint64_t *ret_fence)
 {
-	return balun_device_priv(dev, &balun_soft_driver);
-}
-
-int balun_soft_launch(struct balun_device *dev, soft_fn fn, uint64_t arg, unsigned int nworkers,
-		      uint64_t *ret_fence)
-{
-	struct soft *s = soft_of(dev);
 	struct soft_cmd *cmd;
 	int err;
 
-	if (!s || !fn || nworkers > s->nworkers)
+	if (!work->fn || work->nworkers > s->nworkers)
 		return -EINVAL;
-	err = balun_fence(balun_device_space(dev));
+	err = balun_fence(space);
 	if (err)
 		return err;
 	cmd = env_alloc(sizeof(*cmd));
 	if (!cmd)
 		return -ENOMEM;
-	cmd->fn = fn;
-	cmd->arg = arg;
-	cmd->nworkers = nworkers ? nworkers : s->nworkers;
+	cmd->fn = work->fn;
+	cmd->arg = work->arg;
+	cmd->nworkers = work->nworkers ? work->nworkers : s->nworkers;
 	cmd->left = cmd->nworkers;
 
 	env_mutex_lock(&s->lock);
-	cmd->ss = s->running ? balun_space_data(balun_device_space(dev), dev) : NULL;
+	cmd->ss = s->running ? balun_space_data(space, s->dev) : NULL;
 	if (!cmd->ss) {
 		env_mutex_unlock(&s->lock);
 		env_free(cmd);
@@ -153,14 +145,26 @@ int balun_soft_launch(struct balun_device *dev, soft_fn fn, uint64_t arg, unsign
 	return 0;
 }
 
-int balun_soft_wait(struct balun_device *dev, uint64_t fence, uint64_t *ret_addr)
+/* what became of a fence that has passed; lock held */
+static int fence_result(struct soft *s, uint64_t fence, uint64_t *ret_addr)
 {
-	struct soft *s = soft_of(dev);
 	unsigned int i;
 	int err = 0;
 
-	if (!s)
-		return -EINVAL;
+	for (i = 0; i < ENV_MIN(s->nfailures, SOFT_MAX_FAILURES); i++) {
+		if (s->failure[i].fence != fence)
+			continue;
+		err = s->failure[i].err;
+		if (ret_addr)
+			*ret_addr = s->failure[i].va;
+	}
+	return err;
+}
+
+int balun_soft_await(struct soft *s, uint64_t fence, uint64_t timeout_ns, uint64_t *ret_addr)
+{
+	int err;
+
 	if (s->fork_gen != env_fork_gen())
 		return -ECHILD;
 	env_mutex_lock(&s->lock);
@@ -169,26 +173,16 @@ int balun_soft_wait(struct balun_device *dev, uint64_t fence, uint64_t *ret_addr
 		return -EINVAL;
 	}
 	s->waiters++;
-	while (s->done_fence < fence)
-		env_cond_wait(&s->done, &s->lock, ENV_FOREVER);
-	for (i = 0; i < ENV_MIN(s->nfailures, SOFT_MAX_FAILURES); i++) {
-		if (s->failure[i].fence != fence)
-			continue;
-		err = s->failure[i].err;
-		if (ret_addr)
-			*ret_addr = s->failure[i].va;
+	while (s->done_fence < fence) {
+		env_cond_wait(&s->done, &s->lock, timeout_ns);
+		if (timeout_ns != ENV_FOREVER)
+			break;
 	}
+	err = s->done_fence < fence ? -EAGAIN : fence_result(s, fence, ret_addr);
 	if (!--s->waiters)
 		env_cond_wake(&s->done); /* close waits for us */
 	env_mutex_unlock(&s->lock);
 	return err;
-}
-
-int balun_soft_workers(struct balun_device *dev)
-{
-	struct soft *s = soft_of(dev);
-
-	return s ? (int)s->nworkers : -EINVAL;
 }
 
 /* ---- ops ---- */
@@ -409,7 +403,7 @@ static int soft_peer_addr(void *priv, struct balun_device *client, uint64_t off,
 	struct soft *s = priv;
 	void *p = copy_ptr(s, BALUN_KIND_LOCAL, off, len);
 
-	if (!soft_of(client))
+	if (!balun_device_priv(client, &balun_soft_driver))
 		return -EOPNOTSUPP;
 	if (!p)
 		return -EINVAL;
@@ -481,4 +475,5 @@ const struct balun_driver balun_soft_driver = {
 	.unmap_wait = soft_unmap_wait,
 	.peer_addr = soft_peer_addr,
 	.active = soft_active,
+	.command = balun_soft_command,
 };

@@ -81,7 +81,24 @@ struct soft {
 	struct soft_fault batch[SOFT_FAULT_BATCH]; /* the fault thread's */
 };
 
+extern const struct balun_driver balun_soft_driver;
+
+/* what is asked for at a launch; nworkers 0: all */
+struct soft_work {
+	soft_fn fn;
+	uint64_t arg;
+	unsigned int nworkers;
+};
+/* soft.c: balun_soft_launch() and wait() of a device that is here. With a timeout the wait is one
+ * moment, of at most so long; -EAGAIN: the fence has not passed */
+int balun_soft_queue(struct soft *s, struct balun_space *space, const struct soft_work *work,
+		     uint64_t *ret_fence);
+int balun_soft_await(struct soft *s, uint64_t fence, uint64_t timeout_ns, uint64_t *ret_addr);
+
 /* soft_access.c: the fault-service thread */
 void balun_soft_fault_main(void *arg);
+
+/* soft_call.c */
+int balun_soft_command(void *priv, struct balun_space *space, const struct balun_command *c);
 
 #endif

@@ -308,7 +308,7 @@ BALUN_API void balun_space_set_data(struct balun_space *space, struct balun_devi
 BALUN_API void *balun_space_data(struct balun_space *space, struct balun_device *dev);
 
 /**
- * balun_device_priv() - priv of @dev if @drv runs it, looking through wrappers; else NULL
+ * balun_device_priv() - priv of @dev if @drv runs it here, looking through wrappers; else NULL
  * For a driver's own public functions (soft.h). Any context.
  */
 BALUN_API void *balun_device_priv(struct balun_device *dev, const struct balun_driver *drv);

@@ -70,7 +70,9 @@ typedef void (*soft_fn)(struct soft_worker *w, uint64_t arg);
  * @ret_fence: number to wait for
  *
  * Commands of one device run in order. Returns at once. Any thread; not from a device function.
- * Return: 0; -EINVAL not a soft device or too many workers; -ENODEV closing; -ENOMEM.
+ * Return: 0; -EINVAL not a soft device or too many workers; -ENODEV closing; -ENOMEM; -EOPNOTSUPP
+ * the device is the kernel's (engine "kernel"), which runs only the functions below that come with
+ * it.
  */
 BALUN_API int balun_soft_launch(struct balun_device *dev, soft_fn fn, uint64_t arg,
 				unsigned int nworkers, uint64_t *ret_fence);

@@ -68,6 +68,8 @@ static struct fake {
 	unsigned int ncalls, fences;
 	uint64_t mem, workers; /* options of the next open */
 	int mem_fail;	       /* the n-th balun_mem_alloc() from now fails */
+	bool elsewhere;	       /* the device is reached by commands only */
+	unsigned int commands;
 } fake;
 
 static char fake_sys[MEM] __attribute__((aligned(4096)));
@@ -230,7 +232,15 @@ void *balun_space_data(struct balun_space *space, struct balun_device *dev)
 
 void *balun_device_priv(struct balun_device *dev, const struct balun_driver *drv)
 {
-	return drv == DRV ? dev->priv : NULL;
+	return drv == DRV && !fake.elsewhere ? dev->priv : NULL;
+}
+
+int balun_device_command(struct balun_device *dev, const struct balun_command *c)
+{
+	fake.commands++;
+	if (!dev->priv || strcmp(c->driver, "soft"))
+		return -EINVAL;
+	return DRV->command(dev->priv, dev->space, c);
 }
 
 struct balun_space *balun_device_space(struct balun_device *dev)

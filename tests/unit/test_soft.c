@@ -405,6 +405,67 @@ static void bad_calls(void **state)
 	fake_end();
 }
 
+/* ---- a device that is served elsewhere ---- */
+
+static void waiter(void *arg)
+{
+	int64_t *fence = arg;
+
+	*fence = balun_soft_wait(&fake.dev, (uint64_t)*fence, NULL);
+}
+
+static void served_elsewhere(void **state)
+{
+	struct soft_args *args = (struct soft_args *)fake_sys;
+	uint64_t fence = 0, addr = 0;
+
+	(void)state;
+	fake_begin(3);
+	fake.elsewhere = true;
+	assert_int_equal(balun_soft_workers(&fake.dev), 3);
+	*args = (struct soft_args){ .dst = VA + 4 * PG, .len = PG, .value = 7 };
+	assert_int_equal(fake_run(balun_soft_fill, VA, 2, NULL), 0);
+	fake_home(4);
+	assert_int_equal(fake_sys[4 * PG], 7);
+	assert_int_equal(fake_sys[5 * PG - 1], 7);
+	/* what it says of an access that failed comes back */
+	fake_home(0);
+	args->dst = VA + MEM + 8;
+	assert_int_equal(fake_run(balun_soft_fill, VA, 1, &addr), -EFAULT);
+	assert_int_equal(addr, VA + MEM + 8);
+	/* a number goes there, a function does not */
+	assert_int_equal(balun_soft_launch(&fake.dev, note, 0, 0, &fence), -EOPNOTSUPP);
+	assert_non_null(strstr(env_reason_get(), "functions of the program"));
+	assert_int_equal(balun_soft_launch(&fake.dev, balun_soft_fill, VA, 4, &fence), -EINVAL);
+	assert_int_equal(balun_soft_launch(&fake.dev, NULL, VA, 0, &fence), -EINVAL);
+	assert_int_equal(balun_soft_wait(&fake.dev, 99, NULL), -EINVAL);
+	fake_end();
+}
+
+/* who waits asks again and again, so that whoever serves the device is free meanwhile */
+static void waits_elsewhere_in_pieces(void **state)
+{
+	struct soft_args *args = (struct soft_args *)fake_sys;
+	struct env_thread *thread;
+	uint64_t fence = 0;
+	int64_t result;
+
+	(void)state;
+	fake_begin(1);
+	fake.elsewhere = true;
+	*args = (struct soft_args){ .dst = VA + 4 * PG, .len = PG, .value = 7 };
+	fake_gate(true);
+	assert_int_equal(balun_soft_launch(&fake.dev, balun_soft_fill, VA, 1, &fence), 0);
+	result = (int64_t)fence;
+	assert_int_equal(env_thread_create(&thread, "waiter", waiter, &result), 0);
+	while (env_load_relaxed(&fake.commands) < 5)
+		env_yield();
+	fake_gate(false);
+	env_thread_join(thread);
+	assert_int_equal(result, 0);
+	fake_end();
+}
+
 /* ---- the end, with work in flight ---- */
 
 static void for_ever(struct soft_worker *w, uint64_t arg)
@@ -413,13 +474,6 @@ static void for_ever(struct soft_worker *w, uint64_t arg)
 
 	for (i = 0;; i++)
 		soft_load_u8(w, arg + i % PAGES * PG);
-}
-
-static void waiter(void *arg)
-{
-	int64_t *fence = arg;
-
-	*fence = balun_soft_wait(&fake.dev, (uint64_t)*fence, NULL);
 }
 
 static void close_while_busy(void **state)
@@ -571,6 +625,8 @@ int main(void)
 		cmocka_unit_test(fences_in_order),
 		cmocka_unit_test(fences_remember),
 		cmocka_unit_test(bad_calls),
+		cmocka_unit_test(served_elsewhere),
+		cmocka_unit_test(waits_elsewhere_in_pieces),
 		cmocka_unit_test(close_while_busy),
 		cmocka_unit_test(off_and_on),
 		cmocka_unit_test(open_errors),
