@@ -67,7 +67,7 @@ struct kcall {
 		struct balun_uapi_list list;
 		struct balun_uapi_stats stats;
 		struct balun_uapi_command command;
-	};
+	} args;
 	struct env_reason_text why;
 };
 
@@ -198,13 +198,13 @@ static int call_info(struct kcall *c)
 	e->size = sizeof(*e);
 	err = balun_engine_info(0, e);
 	if (!err) {
-		c->info.version = BALUN_UAPI_VERSION;
-		c->info.works = e->works;
-		strscpy_pad(c->info.release, balun_version(), sizeof(c->info.release));
-		strscpy_pad(c->info.how, e->how, sizeof(c->info.how));
-		strscpy_pad(c->info.reason, e->reason, sizeof(c->info.reason));
-		strscpy_pad(c->info.remedy, e->remedy, sizeof(c->info.remedy));
-		strscpy_pad(c->info.features, e->features, sizeof(c->info.features));
+		c->args.info.version = BALUN_UAPI_VERSION;
+		c->args.info.works = e->works;
+		strscpy_pad(c->args.info.release, balun_version(), sizeof(c->args.info.release));
+		strscpy_pad(c->args.info.how, e->how, sizeof(c->args.info.how));
+		strscpy_pad(c->args.info.reason, e->reason, sizeof(c->args.info.reason));
+		strscpy_pad(c->args.info.remedy, e->remedy, sizeof(c->args.info.remedy));
+		strscpy_pad(c->args.info.features, e->features, sizeof(c->args.info.features));
 	}
 	kfree(e);
 	return err;
@@ -215,16 +215,16 @@ static int call_driver(struct kcall *c)
 	struct balun_engine_driver *d;
 	int err;
 
-	if (c->driver.index > U32_MAX)
+	if (c->args.driver.index > U32_MAX)
 		return -ENOENT;
 	d = kzalloc(sizeof(*d), GFP_KERNEL_ACCOUNT);
 	if (!d)
 		return -ENOMEM;
 	d->size = sizeof(*d);
-	err = balun_engine_driver("kernel", c->driver.index, d);
+	err = balun_engine_driver("kernel", c->args.driver.index, d);
 	if (!err) {
-		strscpy_pad(c->driver.name, d->name, sizeof(c->driver.name));
-		strscpy_pad(c->driver.help, d->help, sizeof(c->driver.help));
+		strscpy_pad(c->args.driver.name, d->name, sizeof(c->args.driver.name));
+		strscpy_pad(c->args.driver.help, d->help, sizeof(c->args.driver.help));
 	}
 	kfree(d);
 	return err;
@@ -277,7 +277,7 @@ static int call_destroy(struct kcall *c)
 
 static int call_open(struct kcall *c)
 {
-	char *spec = strndup_user(u64_to_user_ptr(c->open.spec), BALUN_UAPI_SPEC);
+	char *spec = strndup_user(u64_to_user_ptr(c->args.open.spec), BALUN_UAPI_SPEC);
 	struct knode *n = c->node;
 	struct balun_device *dev;
 	int err;
@@ -290,16 +290,16 @@ static int call_open(struct kcall *c)
 		return err;
 	core_device_keep(dev);
 	mutex_lock(&n->lock);
-	c->open.handle = ++n->serial * SLOTS + dev->id;
+	c->args.open.handle = ++n->serial * SLOTS + dev->id;
 	n->slot[dev->id].dev = dev;
-	n->slot[dev->id].handle = c->open.handle;
+	n->slot[dev->id].handle = c->args.open.handle;
 	mutex_unlock(&n->lock);
 	return 0;
 }
 
 static int call_close(struct kcall *c)
 {
-	u64 handle = c->device.handle;
+	u64 handle = c->args.device.handle;
 
 	return handle ? slot_close(c->node, handle % SLOTS, handle) : no_device();
 }
@@ -308,18 +308,18 @@ static int call_device(struct kcall *c)
 {
 	struct balun_device_info i = { .size = sizeof(i) };
 	struct balun_device *dev;
-	int err = device_get(c, c->device.handle, &dev);
+	int err = device_get(c, c->args.device.handle, &dev);
 
 	if (!err)
 		err = balun_device_info(dev, &i);
 	device_put(dev);
 	if (err)
 		return err;
-	c->device.id = i.id;
-	strscpy_pad(c->device.name, i.name, sizeof(c->device.name));
-	c->device.mem_total = i.mem_total;
-	c->device.mem_used = i.mem_used;
-	c->device.caps = i.caps;
+	c->args.device.id = i.id;
+	strscpy_pad(c->args.device.name, i.name, sizeof(c->args.device.name));
+	c->args.device.mem_total = i.mem_total;
+	c->args.device.mem_used = i.mem_used;
+	c->args.device.caps = i.caps;
 	return 0;
 }
 
@@ -331,7 +331,7 @@ static const void *va_of(u64 addr)
 
 static int call_migrate(struct kcall *c)
 {
-	struct balun_uapi_migrate *m = &c->migrate;
+	struct balun_uapi_migrate *m = &c->args.migrate;
 	struct balun_device *dev;
 	int err = device_get(c, m->handle, &dev);
 
@@ -343,7 +343,7 @@ static int call_migrate(struct kcall *c)
 
 static int call_prefetch(struct kcall *c)
 {
-	struct balun_uapi_range *r = &c->range;
+	struct balun_uapi_range *r = &c->args.range;
 	struct balun_device *dev;
 	int err = device_get(c, r->handle, &dev);
 
@@ -361,32 +361,32 @@ static int call_sync(struct kcall *c)
 static int call_evict(struct kcall *c)
 {
 	struct balun_device *dev;
-	int err = device_get(c, c->evict.handle, &dev);
+	int err = device_get(c, c->args.evict.handle, &dev);
 
-	c->evict.freed = 0;
+	c->args.evict.freed = 0;
 	if (!err)
-		err = balun_evict(dev, c->evict.bytes, &c->evict.freed);
+		err = balun_evict(dev, c->args.evict.bytes, &c->args.evict.freed);
 	device_put(dev);
 	return err;
 }
 
 static int call_pin(struct kcall *c)
 {
-	struct balun_uapi_range *r = &c->range;
+	struct balun_uapi_range *r = &c->args.range;
 
 	return r->handle || r->arg ? -EINVAL : balun_pin(c->space, va_of(r->addr), r->len);
 }
 
 static int call_unpin(struct kcall *c)
 {
-	struct balun_uapi_range *r = &c->range;
+	struct balun_uapi_range *r = &c->args.range;
 
 	return r->handle || r->arg ? -EINVAL : balun_unpin(c->space, va_of(r->addr), r->len);
 }
 
 static int call_advise(struct kcall *c)
 {
-	struct balun_uapi_range *r = &c->range;
+	struct balun_uapi_range *r = &c->args.range;
 	struct balun_device *dev;
 	int err = device_get(c, r->handle, &dev);
 
@@ -400,7 +400,7 @@ static int call_advise(struct kcall *c)
 
 static int call_fault(struct kcall *c)
 {
-	struct balun_uapi_range *r = &c->range;
+	struct balun_uapi_range *r = &c->args.range;
 	struct balun_device *dev;
 	int err = device_get(c, r->handle, &dev);
 
@@ -418,7 +418,7 @@ static int call_fence(struct kcall *c)
 
 static int call_list(struct kcall *c, bool lost)
 {
-	struct balun_uapi_list *l = &c->list;
+	struct balun_uapi_list *l = &c->args.list;
 	size_t room = min_t(u64, l->n, LIST_MAX), n = 0;
 	struct balun_extent *ext = kcalloc(LIST_MAX, sizeof(*ext), GFP_KERNEL_ACCOUNT);
 	int err;
@@ -449,21 +449,21 @@ static int call_lost(struct kcall *c)
 
 static int call_stats(struct kcall *c)
 {
-	void __user *to = u64_to_user_ptr(c->stats.stats);
+	void __user *to = u64_to_user_ptr(c->args.stats.stats);
 	struct balun_stats *s;
 	size_t n;
 	int err;
 
-	if (c->stats.len < sizeof(s->size) || c->stats.len > PAGE_SIZE)
+	if (c->args.stats.len < sizeof(s->size) || c->args.stats.len > PAGE_SIZE)
 		return -EINVAL;
-	n = min_t(size_t, c->stats.len, sizeof(*s));
+	n = min_t(size_t, c->args.stats.len, sizeof(*s));
 	s = kzalloc(sizeof(*s), GFP_KERNEL_ACCOUNT);
 	if (!s)
 		return -ENOMEM;
 	s->size = sizeof(*s);
 	err = balun_stats(c->space, s);
-	s->size = c->stats.len;
-	if (!err && (copy_to_user(to, s, n) || clear_user(to + n, c->stats.len - n)))
+	s->size = c->args.stats.len;
+	if (!err && (copy_to_user(to, s, n) || clear_user(to + n, c->args.stats.len - n)))
 		err = -EFAULT;
 	kfree(s);
 	return err;
@@ -486,7 +486,7 @@ static int command_run(struct balun_device *dev, const struct balun_uapi_command
 
 static int call_command(struct kcall *c)
 {
-	const struct balun_uapi_command *u = &c->command;
+	const struct balun_uapi_command *u = &c->args.command;
 	struct balun_command k = {
 		.driver = u->driver, .code = u->code, .arg_len = u->arg_len, .data_len = u->data_len
 	};
@@ -550,7 +550,7 @@ static int call_run(struct kcall *c, const struct kcall_op *op)
 {
 	int err;
 
-	if (c->head.flags) {
+	if (c->args.head.flags) {
 		env_reason("balun.ko knows no flags of this call");
 		return -EINVAL;
 	}
@@ -571,7 +571,7 @@ static void call_reason(struct kcall *c)
 	size_t n = min_t(size_t, strlen(why) + 1, BALUN_UAPI_REASON);
 
 	BUILD_BUG_ON(BALUN_UAPI_REASON < ENV_REASON_BYTES);
-	if (c->head.reason && copy_to_user(u64_to_user_ptr(c->head.reason), why, n))
+	if (c->args.head.reason && copy_to_user(u64_to_user_ptr(c->args.head.reason), why, n))
 		env_log(3, "a reason has no room");
 }
 
@@ -596,7 +596,7 @@ static long node_ioctl(struct file *file, unsigned int cmd, unsigned long arg)
 	c = kmalloc(sizeof(*c), GFP_KERNEL_ACCOUNT);
 	if (!c)
 		return -ENOMEM;
-	err = copy_struct_from_user(&c->head, op->size, user, size);
+	err = copy_struct_from_user(&c->args, op->size, user, size);
 	if (err)
 		goto err_free_call;
 	c->node = file->private_data;
@@ -607,7 +607,7 @@ static long node_ioctl(struct file *file, unsigned int cmd, unsigned long arg)
 		call_reason(c);
 	env_reason_end(&c->why);
 	/* an error's outputs too (EVICT); the size is what was read, whatever it is there by now */
-	if (copy_to_user(user, &c->head, op->size) && !err)
+	if (copy_to_user(user, &c->args, op->size) && !err)
 		err = -EFAULT;
 err_free_call:
 	kfree(c);
