@@ -95,7 +95,7 @@ judge() {
 	if klog_bad <"$base.klog" >/dev/null; then f=$((f + 1)); fi
 	add "$1 $3" $p $f $s "$5"
 	explain "$3" "$base.out" "$base.klog"
-	grep -aE '^ *(SKIP|skip)' "$base.out" | sed -E "s|^ *(SKIP|skip) *|$1 $3	|" >>"$work/skips"
+	grep -aE '^ *(SKIP|skip)' "$base.out" | sed -E "s#^ *(SKIP|skip) *#$1 $3	#" >>"$work/skips"
 }
 
 # report LABEL JOB DIR: every test of the job, also those that the VM did not come to
@@ -120,7 +120,10 @@ hmm_tests='hmm-tests 2>&1 | uniq'
 # baseline THP: on the kernel's own driver. The result belongs to the kernel, so it is kept with it.
 baseline() {
 	local out=$kdir/baseline-$1
-	[ -e "$out.txt" ] && return 0
+	if [ -e "$out/hmm.out" ]; then
+		hmm_results "$out/hmm.out" >"$out.txt"
+		return
+	fi
 	say "$label: measuring the kernel's own test driver, transparent_hugepage=$1"
 	job "$out.job" "modprobe test_hmm spm_addr_dev0=$coherent0 spm_addr_dev1=$coherent1"
 	printf 't hmm %d %q\n' $((300 * slow)) "$hmm_tests" >>"$out.job"
@@ -136,6 +139,7 @@ row() {
 
 table() {
 	local thp
+	is_wanted hmm/madvise || is_wanted hmm/always || return 0
 	printf '%-34s %8s %4s %4s %14s %4s %4s\n' "hmm-tests, $label" 'private: pass' fail skip 'coherent: pass' fail skip
 	for thp in madvise always; do
 		baseline $thp
@@ -173,7 +177,7 @@ modules_vm() {
 	job "$dir.job" ''
 	files+=("$logs.modules:/modules" "$database:/var/lib/dpkg/status")
 	has balun-edu && qemu=(-device edu)
-	test_in "$dir.job" load 30 '. /lib.sh; load'
+	test_in "$dir.job" modules/load 30 '. /lib.sh; load'
 	for spec in ram soft dmirror dmirror:coherent=1 'trace(soft)' 'inject(soft)' edu; do
 		has "balun-${spec%%[(:]*}" && test_in "$dir.job" "conform/$spec" 600 \
 			"balun conform --engine kernel --driver '$spec'"
@@ -181,11 +185,11 @@ modules_vm() {
 	for f in tests/kernel/cases/*.sh; do
 		[ -e "$f" ] || continue
 		files+=("$f:/cases/${f##*/}")
-		test_in "$dir.job" "$(basename "$f" .sh)" "$(sed -n 's/^# limit: //p' "$f")" \
+		test_in "$dir.job" "case/$(basename "$f" .sh)" "$(sed -n 's/^# limit: //p' "$f")" \
 			"sh /cases/${f##*/}"
 	done
-	test_in "$dir.job" unload 60 '. /lib.sh; unload'
-	[ "$config" = debug ] && test_in "$dir.job" leaks 120 '. /lib.sh; leaks'
+	test_in "$dir.job" modules/unload 60 '. /lib.sh; unload'
+	[ "$config" = debug ] && test_in "$dir.job" modules/leaks 120 '. /lib.sh; leaks'
 	run_job "$dir.job" '' "$dir" "${qemu[@]}" && report "$label" "$dir.job" "$dir"
 }
 

@@ -31,7 +31,7 @@ leaks() {
 	! grep -q . /sys/kernel/debug/kmemleak
 }
 
-# All of Balun's modules, in the order of /modules; and gone again, in the other order
+# All of Balun's modules; and gone again, those first that no other one needs
 load() {
 	local m
 	for m in $(cat /modules); do
@@ -39,8 +39,19 @@ load() {
 	done
 }
 unload() {
-	local m
-	for m in $(tac /modules | tr - _); do
-		[ ! -d "/sys/module/$m" ] || rmmod "$m" || { echo "FAIL rmmod $m" && return 1; }
+	local m left gone
+	while :; do
+		left='' gone=''
+		for m in $(tr - _ </modules); do
+			[ -d "/sys/module/$m" ] || continue
+			if [ -z "$(ls "/sys/module/$m/holders")" ]; then
+				rmmod "$m" || { echo "FAIL rmmod $m" && return 1; }
+				gone=$m
+			else
+				left="$left $m"
+			fi
+		done
+		[ -n "$left" ] || return 0
+		[ -n "$gone" ] || { echo "FAIL modules need each other:$left" && return 1; }
 	done
 }
