@@ -72,7 +72,9 @@ static void report(const char *what, unsigned int w, unsigned int i, const char 
 
 static void child_main(unsigned int w, const char *pattern)
 {
-	struct kit k = { .driver = ways[w].driver, .engine = "uffd", .seed = 1, .mem = &mem_uffd };
+	struct kit k = {
+		.driver = ways[w].driver, .engine = "uffd", .seed = 1, .mem = &mem_process
+	};
 	bool used = false, alone = false;
 
 	setenv("BALUN_UFFD_COPY", ways[w].copy, 1);

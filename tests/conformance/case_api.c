@@ -146,8 +146,9 @@ static void second_space(struct kit *k)
 	uint64_t va = kit_filled(k, MIB, 2);
 
 	kit_move(k, va, MIB, k->dev);
-	if (!strcmp(k->engine, "sim")) {
-		/* each space of the simulator is a process of its own */
+	if (!strcmp(k->engine, "sim") || k->kernel) {
+		/* each space of the simulator is a process of its own; each that the kernel serves
+		 * is as good as another */
 		CHECK_OK(balun_space_create(&o, &sp));
 		CHECK_OK(balun_space_destroy(sp));
 		sp = NULL;
@@ -343,6 +344,12 @@ static void policy(struct kit *k)
 
 	CHECK_RC(balun_space_create(&o, &k->space), -EINVAL);
 	o.policy = &p;
+	if (k->kernel) {
+		/* a function of this process cannot be asked there */
+		CHECK_RC(balun_space_create(&o, &k->space), -EOPNOTSUPP);
+		CHECK(!k->space && *balun_reason());
+		return;
+	}
 	CHECK_OK(balun_space_create(&o, &k->space));
 	k->dev = kit_device(k, NULL);
 	va = kit_filled(k, MIB, 4);
@@ -385,7 +392,7 @@ const struct kit_case cases_api[] = {
 	{ "api-reasons", reasons, NULL, 0 },
 	{ "api-driver-tables", driver_tables, NULL, 0 },
 	{ "api-driver-files", driver_files, NULL, 0 },
-	{ "api-driver-priv", priv, NULL, 0 },
+	{ "api-driver-priv", priv, NULL, KIT_HERE },
 	{ "api-commands", commands, NULL, 0 },
 	{ "api-memory", memory, NULL, 0 },
 	{ "api-policy", policy, NULL, KIT_NO_SPACE },

@@ -177,7 +177,7 @@ static void while_busy(struct kit *k)
 	check_busy(k, b, 3);
 }
 
-/* a migration is in flight when the device is closed */
+/* a migration is in flight when the device is closed: the copy goes on after the close has begun */
 static void while_copying(struct kit *k)
 {
 	uint64_t len = 2 * MIB, va = kit_filled(k, len, 6);
@@ -188,6 +188,8 @@ static void while_copying(struct kit *k)
 	kit_mover_start(&m, k, va, len, k->dev);
 	CHECK(probe_paused(k->dev));
 	t = kit_thread(closer, k);
+	while (balun_advise(k->space, (void *)va, len, BALUN_ADVISE_NONE, k->dev) != -ENODEV)
+		sched_yield();
 	probe_resume(k->dev);
 	kit_mover_end(&m);
 	kit_join(t);

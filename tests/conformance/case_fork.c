@@ -263,7 +263,7 @@ static void child_space(struct kit *k, uint64_t va, uint64_t len)
 
 	CHECK_OK(kit_open_space(k));
 	CHECK_OK(balun_device_open(k->space, k->driver, &d));
-	if (k->mem == &mem_uffd) {
+	if (k->mem == &mem_process) {
 		kit_verify(k, va, len, 13);
 		kit_fill(k, va, len, 14);
 		kit_move(k, va, len, d);
@@ -272,7 +272,7 @@ static void child_space(struct kit *k, uint64_t va, uint64_t len)
 	}
 	CHECK_OK(balun_device_close(d));
 	CHECK_OK(balun_space_destroy(k->space));
-	if (k->mem == &mem_uffd)
+	if (k->mem == &mem_process)
 		kit_verify(k, va, len, 14);
 }
 
@@ -378,9 +378,9 @@ const struct kit_case cases_fork[] = {
 	{ "fork-while-moving-home", moving_home, "host=0", KIT_FORK },
 	{ "fork-child-handles", handles, NULL, KIT_CHILD },
 	{ "fork-child-new-space", new_space, NULL, KIT_CHILD },
-	{ "fork-child-generations", generations, NULL, KIT_CHILD | KIT_UFFD },
-	{ "fork-child-writes", child_writes, NULL, KIT_CHILD | KIT_UFFD },
-	{ "fork-exec", execs, NULL, KIT_CHILD | KIT_UFFD },
-	{ "fork-parent-exits", parent_exits, NULL, KIT_CHILD | KIT_UFFD | KIT_NO_SPACE },
+	{ "fork-child-generations", generations, NULL, KIT_CHILD | KIT_PROCESS },
+	{ "fork-child-writes", child_writes, NULL, KIT_CHILD | KIT_PROCESS },
+	{ "fork-exec", execs, NULL, KIT_CHILD | KIT_PROCESS },
+	{ "fork-parent-exits", parent_exits, NULL, KIT_CHILD | KIT_PROCESS | KIT_NO_SPACE },
 	{ NULL, NULL, NULL, 0 },
 };

@@ -82,8 +82,8 @@ static void said(struct kit *k)
 	CHECK_EQ(n, 0);
 	kit_move(k, va, half, k->dev);
 	probe_get_counts(k->dev, &before);
-	balun_device_lost(k->dev);
-	balun_device_lost(k->dev); /* more than once is once */
+	probe_lose(k->dev);
+	probe_lose(k->dev); /* more than once is once */
 	CHECK_EQ(kit_query1(k, va).where, BALUN_WHERE_LOST);
 	CHECK_RC(balun_migrate(k->space, (void *)va, len, k->dev, NULL), -ENODEV);
 	CHECK_RC(balun_evict(k->dev, UINT64_MAX, NULL), -ENODEV);
@@ -115,7 +115,7 @@ static void said_closed(struct kit *k)
 	uint64_t len = 2 * MIB, va = kit_filled(k, len + 4 * PAGE, 2);
 
 	kit_move(k, va, len, k->dev);
-	balun_device_lost(k->dev);
+	probe_lose(k->dev);
 	CHECK_RC(kit_close(k, k->dev), -EIO);
 	CHECK_EQ(kit_stats(k).lost_pages, len / PAGE);
 	CHECK_EQ(count_lost(k, va, len + 4 * PAGE, 2), len / PAGE);
@@ -129,7 +129,7 @@ static void said_empty(struct kit *k)
 
 	kit_move(k, va, len, k->dev);
 	kit_move(k, va, len, NULL);
-	balun_device_lost(k->dev);
+	probe_lose(k->dev);
 	CHECK_OK(kit_close(k, k->dev));
 	CHECK_EQ(count_lost(k, va, len, 3), 0);
 	/* the next one in its slot is not lost */
@@ -148,7 +148,7 @@ static void two_devices(struct kit *k)
 
 	kit_move(k, va, len, k->dev);
 	kit_move(k, va + len, len, b);
-	balun_device_lost(k->dev);
+	probe_lose(k->dev);
 	c = kit_migrate(k, va, 3 * len, b);
 	CHECK_EQ(c.moved, len / PAGE);
 	CHECK_EQ(c.already, len / PAGE);
@@ -168,7 +168,7 @@ static void given_back(struct kit *k)
 	uint64_t len = 16 * PAGE, va = kit_filled(k, 4 * len, 5), to = kit_place(k, len), v = 0;
 
 	kit_move(k, va, 4 * len, k->dev);
-	balun_device_lost(k->dev);
+	probe_lose(k->dev);
 	CHECK_RC(k->mem->load(k, va, &v, sizeof(v)), -EHWPOISON);
 	CHECK_OK(k->mem->dontneed(k, va, len));
 	kit_verify_zero(k, va, len);
@@ -201,7 +201,7 @@ static void other_device(struct kit *k)
 	struct balun_device *b = kit_device(k, NULL);
 
 	kit_move(k, va, len, k->dev);
-	balun_device_lost(k->dev);
+	probe_lose(k->dev);
 	check_all_lost(k, va, 0, len, 7);
 	CHECK_RC(dev_read(b, va, &v, sizeof(v)), -EFAULT);
 	CHECK_RC(dev_write(b, va + PAGE, &v, sizeof(v)), -EFAULT);
@@ -220,7 +220,7 @@ static void towards(struct kit *k)
 	probe_pause(k->dev, 1);
 	kit_mover_start(&m, k, va, len, k->dev);
 	CHECK(probe_paused(k->dev));
-	balun_device_lost(k->dev);
+	probe_lose(k->dev);
 	probe_resume(k->dev);
 	kit_mover_end(&m);
 	CHECK_EQ(m.counts.failed, len / PAGE);
@@ -238,7 +238,7 @@ static void homewards(struct kit *k)
 	probe_pause(k->dev, 1);
 	kit_mover_start(&m, k, va, len, NULL);
 	CHECK(probe_paused(k->dev));
-	balun_device_lost(k->dev);
+	probe_lose(k->dev);
 	probe_resume(k->dev);
 	kit_mover_end(&m);
 	CHECK_EQ(m.counts.moved, len / PAGE);
@@ -254,7 +254,7 @@ static void forked(struct kit *k)
 	struct kit_child *c;
 
 	kit_move(k, va, len, k->dev);
-	balun_device_lost(k->dev);
+	probe_lose(k->dev);
 	CHECK_OK(k->mem->fork(k, &c));
 	CHECK_RC(k->mem->child_load(c, va, &v, sizeof(v)), -EHWPOISON);
 	CHECK_RC(k->mem->child_load(c, va + len - 8, &v, sizeof(v)), -EHWPOISON);
@@ -303,7 +303,7 @@ static void while_busy(struct kit *k)
 		if (i < 300)
 			CHECK(rc == 0 || rc == -EBUSY);
 		if (i == 300)
-			balun_device_lost(k->dev);
+			probe_lose(k->dev);
 	}
 	for (i = 0; i < 2; i++) {
 		__atomic_store_n(&w[i].stop, true, __ATOMIC_RELEASE);

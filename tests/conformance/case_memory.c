@@ -99,28 +99,6 @@ static void *stack_main(void *arg)
 	return NULL;
 }
 
-/* until the kernel says that the thread sleeps: it touches its stack no more */
-static void wait_asleep(long tid)
-{
-	char path[64], buf[256], *p;
-	ssize_t n = 0;
-	int fd;
-
-	snprintf(path, sizeof(path), "/proc/self/task/%ld/stat", tid);
-	for (;;) {
-		fd = open(path, O_RDONLY | O_CLOEXEC);
-		CHECK(fd >= 0);
-		n = read(fd, buf, sizeof(buf) - 1);
-		close(fd);
-		CHECK(n > 0);
-		buf[n] = 0;
-		p = strrchr(buf, ')');
-		if (p && p[1] == ' ' && p[2] == 'S')
-			return;
-		sched_yield();
-	}
-}
-
 /* the stack of another thread, asleep meanwhile */
 static void stack(struct kit *k)
 {
@@ -135,7 +113,7 @@ static void stack(struct kit *k)
 	t = kit_thread(stack_main, s);
 	while (sem_wait(&s->ready))
 		;
-	wait_asleep(s->tid);
+	kit_wait_asleep(s->tid); /* it touches its stack no more */
 	kit_migrate(k, s->va, bytes, k->dev);
 	CHECK(kit_resident(k, s->va, bytes, k->dev) > 0);
 	dev_verify(k->dev, s->va, bytes, 2);
@@ -317,13 +295,13 @@ static void parts_locked(struct kit *k)
 }
 
 /* the engine may be refused the faults of the kernel itself (vm.unprivileged_userfaultfd) */
-static void needs_kernel_faults(void)
+static void needs_kernel_faults(struct kit *k)
 {
 	struct balun_engine_info info = { .size = sizeof(info) };
 	unsigned int i;
 
 	for (i = 0; !balun_engine_info(i, &info); i++)
-		if (!strcmp(info.name, "uffd") && strstr(info.how, "user mode only"))
+		if (!strcmp(info.name, k->engine) && strstr(info.how, "user mode only"))
 			kit_skip("%s", info.how);
 }
 
@@ -333,7 +311,7 @@ static void syscalls(struct kit *k)
 	uint64_t len = 64 * PAGE, a = kit_filled(k, len, 10), b = kit_map(k, len, KIT_RW), at;
 	int fd = temp_file(len);
 
-	needs_kernel_faults();
+	needs_kernel_faults(k);
 	kit_move(k, a, len, k->dev);
 	kit_move(k, b, len, k->dev);
 	for (at = 0; at < len; at += 16 * PAGE)
@@ -415,23 +393,23 @@ static void own_memory(struct kit *k)
 }
 
 const struct kit_case cases_memory[] = {
-	{ "memory-heap", heap, NULL, KIT_UFFD },
-	{ "memory-heap-copied", heap, "host=0", KIT_UFFD },
-	{ "memory-heap-large", heap_large, NULL, KIT_UFFD },
-	{ "memory-stack", stack, NULL, KIT_UFFD },
-	{ "memory-file-shared", file_shared, NULL, KIT_UFFD },
-	{ "memory-file-private", file_private, NULL, KIT_UFFD },
-	{ "memory-file-read-only", file_read_only, NULL, KIT_UFFD },
-	{ "memory-file-truncated", file_truncated, NULL, KIT_UFFD },
-	{ "memory-hugetlb", hugetlb, NULL, KIT_UFFD },
-	{ "memory-huge-pages", huge, NULL, KIT_UFFD },
-	{ "memory-program-text", program_text, NULL, KIT_UFFD },
-	{ "memory-program-data", program_data, NULL, KIT_UFFD },
-	{ "memory-parts-locked", parts_locked, NULL, KIT_UFFD },
-	{ "memory-syscalls", syscalls, NULL, KIT_UFFD },
-	{ "memory-futex", futex, NULL, KIT_UFFD },
-	{ "memory-advised", advised, NULL, KIT_UFFD },
-	{ "memory-mremap-resize", mremap_resize, NULL, KIT_UFFD },
-	{ "memory-own", own_memory, NULL, KIT_UFFD },
+	{ "memory-heap", heap, NULL, KIT_PROCESS },
+	{ "memory-heap-copied", heap, "host=0", KIT_PROCESS },
+	{ "memory-heap-large", heap_large, NULL, KIT_PROCESS },
+	{ "memory-stack", stack, NULL, KIT_PROCESS },
+	{ "memory-file-shared", file_shared, NULL, KIT_PROCESS },
+	{ "memory-file-private", file_private, NULL, KIT_PROCESS },
+	{ "memory-file-read-only", file_read_only, NULL, KIT_PROCESS },
+	{ "memory-file-truncated", file_truncated, NULL, KIT_PROCESS },
+	{ "memory-hugetlb", hugetlb, NULL, KIT_PROCESS },
+	{ "memory-huge-pages", huge, NULL, KIT_PROCESS },
+	{ "memory-program-text", program_text, NULL, KIT_PROCESS },
+	{ "memory-program-data", program_data, NULL, KIT_PROCESS },
+	{ "memory-parts-locked", parts_locked, NULL, KIT_PROCESS },
+	{ "memory-syscalls", syscalls, NULL, KIT_PROCESS },
+	{ "memory-futex", futex, NULL, KIT_PROCESS },
+	{ "memory-advised", advised, NULL, KIT_PROCESS },
+	{ "memory-mremap-resize", mremap_resize, NULL, KIT_PROCESS },
+	{ "memory-own", own_memory, NULL, KIT_PROCESS | KIT_HERE },
 	{ NULL, NULL, NULL, 0 },
 };

@@ -5,19 +5,29 @@
  */
 #include "kit.h"
 
+#include <sched.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
 #define MOVING_LEN (64 * PAGE)
 
 struct moving {
-	uint64_t va;
+	uint64_t va, to;
 	struct balun_device *dev;
 	struct kit_mover m;
+	struct kit *k;
+	void (*change)(struct kit *k, struct moving *mv);
+	long tid; /* of the thread that changes, once it runs; 0: there is none */
+	pthread_t changer;
 };
 
 /* the pages are on their way (home or to the device) and the copy waits */
 static void moving_start(struct kit *k, struct moving *mv, bool home, uint64_t seed)
 {
 	mv->va = kit_filled(k, MOVING_LEN, seed);
+	mv->k = k;
 	mv->dev = k->dev;
+	mv->tid = 0;
 	if (home) {
 		kit_move(k, mv->va, MOVING_LEN, k->dev);
 		dev_verify(k->dev, mv->va, MOVING_LEN, seed);
@@ -27,10 +37,44 @@ static void moving_start(struct kit *k, struct moving *mv, bool home, uint64_t s
 	CHECK(probe_paused(mv->dev));
 }
 
+static void *change_main(void *arg)
+{
+	struct moving *mv = arg;
+
+	__atomic_store_n(&mv->tid, syscall(SYS_gettid), __ATOMIC_RELEASE);
+	mv->change(mv->k, mv);
+	return NULL;
+}
+
+/*
+ * What the program does while the copy waits. In the kernel memory calls wait for the copy: another
+ * thread makes them, and is in the first of them when this returns. They are over after
+ * moving_end(), one way or the other.
+ */
+static void moving_change(struct moving *mv, void (*change)(struct kit *k, struct moving *mv))
+{
+	if (!mv->k->kernel) {
+		change(mv->k, mv);
+		return;
+	}
+	mv->change = change;
+	mv->changer = kit_thread(change_main, mv);
+	while (!__atomic_load_n(&mv->tid, __ATOMIC_ACQUIRE))
+		sched_yield();
+	kit_wait_asleep(mv->tid);
+}
+
 static void moving_end(struct moving *mv)
 {
 	probe_resume(mv->dev);
 	kit_mover_end(&mv->m);
+	if (mv->tid)
+		kit_join(mv->changer);
+}
+
+static void unmap_all(struct kit *k, struct moving *mv)
+{
+	CHECK_OK(k->mem->unmap(k, mv->va, MOVING_LEN));
 }
 
 static void munmap_one_way(struct kit *k, bool home)
@@ -39,7 +83,7 @@ static void munmap_one_way(struct kit *k, bool home)
 	uint64_t v;
 
 	moving_start(k, &mv, home, 1);
-	CHECK_OK(k->mem->unmap(k, mv.va, MOVING_LEN));
+	moving_change(&mv, unmap_all);
 	moving_end(&mv);
 	CHECK_OK(balun_fence(k->space));
 	CHECK_EQ(kit_mem_used(k->dev), 0);
@@ -57,15 +101,20 @@ static void munmap_home(struct kit *k)
 	munmap_one_way(k, true);
 }
 
+static void map_anew(struct kit *k, struct moving *mv)
+{
+	CHECK_OK(k->mem->unmap(k, mv->va, MOVING_LEN));
+	CHECK_OK(k->mem->map(k, mv->va, MOVING_LEN, KIT_RW));
+	kit_fill(k, mv->va, MOVING_LEN / 2, 3);
+}
+
 /* unmapped and mapped anew while the old pages are in flight: they must not land in the new */
 static void remap_one_way(struct kit *k, bool home)
 {
 	struct moving mv;
 
 	moving_start(k, &mv, home, 2);
-	CHECK_OK(k->mem->unmap(k, mv.va, MOVING_LEN));
-	CHECK_OK(k->mem->map(k, mv.va, MOVING_LEN, KIT_RW));
-	kit_fill(k, mv.va, MOVING_LEN / 2, 3);
+	moving_change(&mv, map_anew);
 	moving_end(&mv);
 	kit_verify(k, mv.va, MOVING_LEN / 2, 3);
 	kit_verify_zero(k, mv.va + MOVING_LEN / 2, MOVING_LEN / 2);
@@ -83,17 +132,23 @@ static void new_mapping_home(struct kit *k)
 	remap_one_way(k, true);
 }
 
+static void remap_all(struct kit *k, struct moving *mv)
+{
+	CHECK_OK(k->mem->remap(k, mv->va, mv->to, MOVING_LEN));
+}
+
 static void mremap_one_way(struct kit *k, bool home)
 {
 	struct moving mv;
-	uint64_t to = kit_map(k, MOVING_LEN, KIT_RW), v;
+	uint64_t v;
 
+	mv.to = kit_map(k, MOVING_LEN, KIT_RW);
 	moving_start(k, &mv, home, 4);
-	CHECK_OK(k->mem->remap(k, mv.va, to, MOVING_LEN));
+	moving_change(&mv, remap_all);
 	moving_end(&mv);
 	CHECK_OK(balun_fence(k->space));
-	kit_verify(k, to, MOVING_LEN, 4);
-	dev_verify(k->dev, to, MOVING_LEN, 4);
+	kit_verify(k, mv.to, MOVING_LEN, 4);
+	dev_verify(k->dev, mv.to, MOVING_LEN, 4);
 	CHECK_RC(k->mem->load(k, mv.va, &v, sizeof(v)), -EFAULT);
 }
 
@@ -110,16 +165,22 @@ static void mremap_home(struct kit *k)
 /* what landed in another block than it was taken from can be evicted there */
 static void mremap_evict(struct kit *k)
 {
-	uint64_t to = kit_map(k, MOVING_LEN, KIT_RW), freed;
 	struct moving mv;
+	uint64_t freed;
 
+	mv.to = kit_map(k, MOVING_LEN, KIT_RW);
 	moving_start(k, &mv, false, 4);
-	CHECK_OK(k->mem->remap(k, mv.va, to, MOVING_LEN));
+	moving_change(&mv, remap_all);
 	moving_end(&mv);
-	CHECK_EQ(kit_resident(k, to, MOVING_LEN, k->dev), MOVING_LEN / PAGE);
+	CHECK_EQ(kit_resident(k, mv.to, MOVING_LEN, k->dev), MOVING_LEN / PAGE);
 	CHECK_OK(balun_evict(k->dev, MOVING_LEN, &freed));
 	CHECK_EQ(kit_mem_used(k->dev), 0);
-	kit_verify(k, to, MOVING_LEN, 4);
+	kit_verify(k, mv.to, MOVING_LEN, 4);
+}
+
+static void drop_half(struct kit *k, struct moving *mv)
+{
+	CHECK_OK(k->mem->dontneed(k, mv->va, MOVING_LEN / 2));
 }
 
 static void dontneed_one_way(struct kit *k, bool home)
@@ -127,7 +188,7 @@ static void dontneed_one_way(struct kit *k, bool home)
 	struct moving mv;
 
 	moving_start(k, &mv, home, 5);
-	CHECK_OK(k->mem->dontneed(k, mv.va, MOVING_LEN / 2));
+	moving_change(&mv, drop_half);
 	moving_end(&mv);
 	kit_verify_zero(k, mv.va, MOVING_LEN / 2);
 	kit_verify_part(k, mv.va, MOVING_LEN / 2, MOVING_LEN / 2, 5);
@@ -144,13 +205,18 @@ static void dontneed_home(struct kit *k)
 	dontneed_one_way(k, true);
 }
 
+static void make_read_only(struct kit *k, struct moving *mv)
+{
+	CHECK_OK(k->mem->protect(k, mv->va, MOVING_LEN, KIT_READ));
+}
+
 static void mprotect_one_way(struct kit *k, bool home)
 {
 	struct moving mv;
 	uint64_t v = 1;
 
 	moving_start(k, &mv, home, 6);
-	CHECK_OK(k->mem->protect(k, mv.va, MOVING_LEN, KIT_READ));
+	moving_change(&mv, make_read_only);
 	moving_end(&mv);
 	CHECK_RC(dev_write(k->dev, mv.va, &v, sizeof(v)), -EPERM);
 	dev_verify(k->dev, mv.va, MOVING_LEN, 6);
@@ -274,6 +340,11 @@ static void two_requests(struct kit *k)
 	kit_verify(k, mv.va, MOVING_LEN, 12);
 }
 
+static void unmap_half(struct kit *k, struct moving *mv)
+{
+	CHECK_OK(k->mem->unmap(k, mv->va, MOVING_LEN / 2));
+}
+
 /* the copy that is held up fails in the end */
 static void fails_after_munmap(struct kit *k)
 {
@@ -281,7 +352,7 @@ static void fails_after_munmap(struct kit *k)
 	struct balun_counts *c = &mv.m.counts;
 
 	moving_start(k, &mv, false, 13);
-	CHECK_OK(k->mem->unmap(k, mv.va, MOVING_LEN / 2));
+	moving_change(&mv, unmap_half);
 	probe_fail(mv.dev, PROBE_WAIT, 1, 1, -EIO);
 	moving_end(&mv);
 	CHECK_OK(balun_fence(k->space));

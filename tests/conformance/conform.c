@@ -32,12 +32,12 @@ struct run {
 };
 
 static const char usage[] =
-	"usage: balun conform --driver SPEC [--engine uffd|sim] [--so PATH] [--case NAME]\n"
+	"usage: balun conform --driver SPEC [--engine NAME] [--so PATH] [--case NAME]\n"
 	"                     [--seed S] [--timeout SECONDS] [--json] [--list]\n"
 	"\n"
 	"Runs every conformance case against a driver, each in a process of its own.\n"
 	"  --driver SPEC   the driver, with options: ram, soft:mem=64M, trace(soft)\n"
-	"  --engine NAME   uffd (default) or sim\n"
+	"  --engine NAME   uffd (default), kernel or sim\n"
 	"  --so PATH       load the driver from a shared object first\n"
 	"  --case NAME     only this case; may hold * and ?\n"
 	"  --seed S        seed of random choices (default 1)\n"

@@ -4,6 +4,7 @@
  */
 #include "kit.h"
 
+#include <sched.h>
 #include <stdarg.h>
 #include <stdlib.h>
 #include <time.h>
@@ -131,12 +132,56 @@ int kit_close(struct kit *k, struct balun_device *dev)
 	return rc;
 }
 
+/* The breaches in the kernel that outlived their device; a device of a new space is asked. */
+static const char *kit_last_of_kernel(struct kit *k)
+{
+	const char *what;
+
+	CHECK_OK(kit_open_space(k));
+	k->dev = kit_device(k, "mem=2M");
+	what = probe_last_breach_of(k->dev);
+	CHECK_OK(kit_close(k, k->dev));
+	CHECK_OK(balun_space_destroy(k->space));
+	k->space = NULL;
+	return what;
+}
+
+#define KIT_WARM 8
+static unsigned int warm;
+
+static void *warm_main(void *arg)
+{
+	(void)arg;
+	__atomic_add_fetch(&warm, 1, __ATOMIC_ACQ_REL);
+	while (__atomic_load_n(&warm, __ATOMIC_ACQUIRE) < KIT_WARM)
+		sched_yield();
+	return NULL;
+}
+
+/*
+ * While a copy waits in the kernel nobody can change the mappings of the process. What a case does
+ * meanwhile must not need one: stacks of threads are taken from those that have ended.
+ */
+static void kit_warm(void)
+{
+	pthread_t t[KIT_WARM];
+	int i;
+
+	for (i = 0; i < KIT_WARM; i++)
+		t[i] = kit_thread(warm_main, NULL);
+	for (i = 0; i < KIT_WARM; i++)
+		kit_join(t[i]);
+	probe_warm();
+}
+
 static void kit_begin(const struct kit_case *c, struct kit *k)
 {
 	CHECK_OK(balun_driver_register(&probe_driver));
 	if (k->so)
 		CHECK_OK(balun_driver_load(k->so));
 	k->next_va = KIT_BASE;
+	if (k->kernel)
+		kit_warm();
 	if (c->flags & KIT_NO_SPACE)
 		return;
 	CHECK_OK(kit_open_space(k));
@@ -154,9 +199,12 @@ static uint64_t kit_caps(struct balun_device *dev)
 
 static void kit_needs(const struct kit_case *c, struct kit *k)
 {
-	if (c->flags & KIT_UFFD && !strcmp(k->engine, "sim"))
+	if (c->flags & KIT_PROCESS && !strcmp(k->engine, "sim"))
 		kit_skip("needs a real process, and the engine is sim");
-	if (KIT_TSAN && (c->flags & KIT_CHILD || (c->flags & KIT_FORK && k->mem == &mem_uffd)))
+	if (c->flags & KIT_HERE && k->kernel)
+		kit_skip("looks at drivers and memory in its own process, and these are in the "
+			 "kernel");
+	if (KIT_TSAN && (c->flags & KIT_CHILD || (c->flags & KIT_FORK && k->mem == &mem_process)))
 		kit_skip("forks a process with threads, which TSan cannot follow");
 	if (c->flags & KIT_SOFT && (!k->dev || balun_soft_workers(k->dev) < 0))
 		kit_skip("the driver is not soft: it runs no functions");
@@ -164,7 +212,7 @@ static void kit_needs(const struct kit_case *c, struct kit *k)
 		kit_skip("the driver does not declare BALUN_CAP_PEER");
 	if (c->flags & KIT_COHERENT && !(kit_caps(k->dev) & BALUN_CAP_COHERENT))
 		kit_skip(
-			"no coherent memory: the device has none, or the engine lacks UFFDIO_MOVE");
+			"no coherent memory: the device has none, or the engine does not offer it");
 }
 
 static void kit_end(struct kit *k)
@@ -184,17 +232,20 @@ static void kit_end(struct kit *k)
 		CHECK_OK(kit_close(k, k->devices[i]));
 	}
 	CHECK_OK(balun_space_destroy(k->space));
-	kit_check_breach(probe_last_breach());
+	kit_check_breach(k->kernel ? kit_last_of_kernel(k) : probe_last_breach());
 }
+
+#define KIT_EARLY (KIT_PROCESS | KIT_FORK | KIT_CHILD | KIT_HERE)
 
 int kit_run(const struct kit_case *c, struct kit *k)
 {
-	k->mem = strcmp(k->engine, "sim") ? &mem_uffd : &mem_sim;
+	k->mem = strcmp(k->engine, "sim") ? &mem_process : &mem_sim;
+	k->kernel = !strcmp(k->engine, "kernel");
 	/* before anything is opened, if it can be told by then */
-	if (c->flags & (KIT_UFFD | KIT_FORK | KIT_CHILD)) {
+	if (c->flags & KIT_EARLY) {
 		struct kit_case early = *c;
 
-		early.flags &= KIT_UFFD | KIT_FORK | KIT_CHILD;
+		early.flags &= KIT_EARLY;
 		kit_needs(&early, k);
 	}
 	kit_begin(c, k);

@@ -3,8 +3,8 @@
  * DOC: kit.h - what a conformance case is written with
  *
  * Each case runs in a process of its own, with a space and one device, probe(SPEC), made for it.
- * It reaches memory as a CPU through k->mem (real system calls and plain loads on "uffd", the
- * simulated process on "sim") and as a device through probe.h. When it returns, the kit unmaps all
+ * It reaches memory as a CPU through k->mem (real system calls and plain loads, or the simulated
+ * process on "sim") and as a device through probe.h. When it returns, the kit unmaps all
  * its memory, checks that no device memory is in use, closes everything and asks the probe whether
  * core ever broke the driver contract.
  */
@@ -68,7 +68,7 @@ struct mem_ops {
 	int (*child_load)(struct kit_child *c, uint64_t va, void *buf, size_t len);
 	void (*child_exit)(struct kit_child *c);
 };
-extern const struct mem_ops mem_uffd, mem_sim;
+extern const struct mem_ops mem_process, mem_sim;
 
 #define KIT_MAX_REGIONS 64
 #define KIT_MAX_DEVICES BALUN_MAX_DEVICES
@@ -79,6 +79,7 @@ extern const struct mem_ops mem_uffd, mem_sim;
  * @engine: name of the engine that serves @space
  * @seed: for random choices
  * @mem: the program's side of memory
+ * @kernel: the engine is "kernel": space and devices are balun.ko's
  * @space: NULL with KIT_NO_SPACE
  * @dev: first device; NULL with KIT_NO_DEVICE
  */
@@ -86,6 +87,7 @@ struct kit {
 	const char *driver, *engine, *so;
 	uint64_t seed;
 	const struct mem_ops *mem;
+	bool kernel;
 	struct balun_space *space;
 	struct balun_device *dev;
 	struct balun_device *devices[KIT_MAX_DEVICES];
@@ -98,11 +100,12 @@ struct kit {
 
 #define KIT_NO_SPACE  (1u << 0) /* makes its own */
 #define KIT_NO_DEVICE (1u << 1)
-#define KIT_UFFD      (1u << 2) /* needs a real process */
+#define KIT_PROCESS   (1u << 2) /* needs a real process */
 #define KIT_FORK      (1u << 3) /* forks, by k->mem: on uffd not under TSan */
 #define KIT_SOFT      (1u << 4) /* launches functions: the driver is soft */
 #define KIT_PEER      (1u << 5) /* needs BALUN_CAP_PEER */
 #define KIT_CHILD     (1u << 6) /* forks this very process, on any engine: not under TSan */
+#define KIT_HERE      (1u << 8) /* looks at what is in this process: not on engine "kernel" */
 #define KIT_COHERENT  (1u << 7) /* needs BALUN_CAP_COHERENT, of driver and engine */
 
 /**
@@ -220,6 +223,8 @@ void kit_mirror_at(const char *file, int line, struct kit *k, struct balun_devic
 
 uint64_t kit_now_ns(void);
 uint64_t kit_random(uint64_t *state);
+/* until the kernel says that thread @tid sleeps, or it has ended */
+void kit_wait_asleep(long tid);
 pthread_t kit_thread(void *(*fn)(void *), void *arg);
 void kit_join(pthread_t t);
 

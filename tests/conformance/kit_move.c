@@ -4,8 +4,11 @@
  */
 #include "kit.h"
 
+#include <fcntl.h>
+#include <sched.h>
 #include <stdlib.h>
 #include <time.h>
+#include <unistd.h>
 
 uint64_t kit_counts_sum(const struct balun_counts *c)
 {
@@ -168,6 +171,30 @@ uint64_t kit_random(uint64_t *state)
 	*state ^= *state << 25;
 	*state ^= *state >> 27;
 	return *state * 0x2545f4914f6cdd1dULL;
+}
+
+void kit_wait_asleep(long tid)
+{
+	char path[64], buf[256], *p;
+	ssize_t n;
+	int fd;
+
+	snprintf(path, sizeof(path), "/proc/self/task/%ld/stat", tid);
+	for (;; sched_yield()) {
+		fd = open(path, O_RDONLY | O_CLOEXEC);
+		if (fd < 0 && errno == ENOENT)
+			return;
+		CHECK(fd >= 0);
+		n = read(fd, buf, sizeof(buf) - 1);
+		close(fd);
+		if (n < 0 && errno == ESRCH)
+			return;
+		CHECK(n > 0);
+		buf[n] = 0;
+		p = strrchr(buf, ')');
+		if (p && p[1] == ' ' && p[2] != 'R')
+			return;
+	}
 }
 
 pthread_t kit_thread(void *(*fn)(void *), void *arg)

@@ -24,6 +24,9 @@ extern const struct balun_driver probe_driver;
 
 /* ---- the device at work; any thread ---- */
 
+/* memory for the data of accesses, so that those that come need no new mapping */
+void probe_warm(void);
+
 /* 0, or what balun_fault() says of the first page that fails */
 int dev_read(struct balun_device *dev, uint64_t va, void *buf, size_t len);
 int dev_write(struct balun_device *dev, uint64_t va, const void *buf, size_t len);
@@ -60,6 +63,8 @@ void probe_pause(struct balun_device *dev, uint64_t nth);
 /* wait until a copy waits; false: none came within 20 s */
 bool probe_paused(struct balun_device *dev);
 void probe_resume(struct balun_device *dev);
+/* the driver says that the device is lost */
+void probe_lose(struct balun_device *dev);
 
 /* the first breach of the contract that core committed, or NULL */
 const char *probe_breach(struct balun_device *dev);

@@ -33,9 +33,50 @@ static int access_page(struct balun_device *dev, uint64_t va, void *data, size_t
 	return rc;
 }
 
+/*
+ * Pages for the data of accesses. Not from memory that migrates, for the driver fills them; and not
+ * new ones each time, for a copy that waits in the kernel keeps the process from mapping anything.
+ */
+static char *pages[16];
+
+static char *page_get(void)
+{
+	size_t i;
+
+	for (i = 0; i < sizeof(pages) / sizeof(pages[0]); i++) {
+		char *p = __atomic_exchange_n(&pages[i], NULL, __ATOMIC_ACQ_REL);
+
+		if (p)
+			return p;
+	}
+	return balun_mem_alloc(PAGE);
+}
+
+static void page_put(char *p)
+{
+	size_t i;
+
+	for (i = 0; p && i < sizeof(pages) / sizeof(pages[0]); i++) {
+		char *none = NULL;
+
+		if (__atomic_compare_exchange_n(&pages[i], &none, p, false, __ATOMIC_ACQ_REL,
+						__ATOMIC_RELAXED))
+			return;
+	}
+	balun_mem_free(p, PAGE);
+}
+
+void probe_warm(void)
+{
+	size_t i;
+
+	for (i = 0; i < sizeof(pages) / sizeof(pages[0]); i++)
+		page_put(balun_mem_alloc(PAGE));
+}
+
 static int dev_access(struct balun_device *dev, uint64_t va, char *buf, size_t len, bool write)
 {
-	char *data = balun_mem_alloc(PAGE);
+	char *data = page_get();
 	int rc = data ? 0 : -ENOMEM;
 
 	while (!rc && len) {
@@ -50,7 +91,7 @@ static int dev_access(struct balun_device *dev, uint64_t va, char *buf, size_t l
 		buf += part;
 		len -= part;
 	}
-	balun_mem_free(data, PAGE);
+	page_put(data);
 	return rc;
 }
 
@@ -157,6 +198,13 @@ void probe_resume(struct balun_device *dev)
 	struct probe_cmd cmd = { 0 };
 
 	ask(dev, PROBE_CMD_RESUME, &cmd);
+}
+
+void probe_lose(struct balun_device *dev)
+{
+	struct probe_cmd cmd = { 0 };
+
+	ask(dev, PROBE_CMD_LOST, &cmd);
 }
 
 /* ---- what core did wrong ---- */

@@ -49,6 +49,7 @@ enum probe_code {
 	PROBE_CMD_PAUSE,
 	PROBE_CMD_PAUSED, /* waits a moment for it */
 	PROBE_CMD_RESUME,
+	PROBE_CMD_LOST, /* balun_device_lost() */
 	PROBE_CMD_BREACH,
 	PROBE_CMD_LAST_BREACH, /* and forgets it */
 };

@@ -220,6 +220,9 @@ int probe_command(void *priv, struct balun_space *space, const struct balun_comm
 	case PROBE_CMD_PAUSED:
 		cmd->n = cmd_paused(p);
 		return 0;
+	case PROBE_CMD_LOST:
+		balun_device_lost(p->dev);
+		return 0;
 	case PROBE_CMD_BREACH:
 		cmd_breach(p, cmd);
 		return 0;

@@ -54,7 +54,7 @@ static int prot_of(unsigned int prot)
 	return (prot & KIT_READ ? PROT_READ : 0) | (prot & KIT_WRITE ? PROT_WRITE : 0);
 }
 
-static int uffd_map(struct kit *k, uint64_t va, uint64_t len, unsigned int prot)
+static int process_map(struct kit *k, uint64_t va, uint64_t len, unsigned int prot)
 {
 	int flags = MAP_ANONYMOUS | MAP_FIXED | MAP_NORESERVE;
 
@@ -64,13 +64,13 @@ static int uffd_map(struct kit *k, uint64_t va, uint64_t len, unsigned int prot)
 	return mmap((void *)va, len, prot_of(prot), flags, -1, 0) == MAP_FAILED ? -errno : 0;
 }
 
-static int uffd_unmap(struct kit *k, uint64_t va, uint64_t len)
+static int process_unmap(struct kit *k, uint64_t va, uint64_t len)
 {
 	(void)k;
 	return munmap((void *)va, len) ? -errno : 0;
 }
 
-static int uffd_remap(struct kit *k, uint64_t from, uint64_t to, uint64_t len)
+static int process_remap(struct kit *k, uint64_t from, uint64_t to, uint64_t len)
 {
 	void *p = mremap((void *)from, len, len, MREMAP_MAYMOVE | MREMAP_FIXED, (void *)to);
 
@@ -78,26 +78,26 @@ static int uffd_remap(struct kit *k, uint64_t from, uint64_t to, uint64_t len)
 	return p == MAP_FAILED ? -errno : 0;
 }
 
-static int uffd_protect(struct kit *k, uint64_t va, uint64_t len, unsigned int prot)
+static int process_protect(struct kit *k, uint64_t va, uint64_t len, unsigned int prot)
 {
 	(void)k;
 	return mprotect((void *)va, len, prot_of(prot)) ? -errno : 0;
 }
 
-static int uffd_dontneed(struct kit *k, uint64_t va, uint64_t len)
+static int process_dontneed(struct kit *k, uint64_t va, uint64_t len)
 {
 	(void)k;
 	return madvise((void *)va, len, MADV_DONTNEED) ? -errno : 0;
 }
 
-static int uffd_load(struct kit *k, uint64_t va, void *buf, size_t len)
+static int process_load(struct kit *k, uint64_t va, void *buf, size_t len)
 {
 	(void)k;
 	guard_install();
 	return guarded_copy(buf, (const void *)va, len);
 }
 
-static int uffd_store(struct kit *k, uint64_t va, const void *buf, size_t len)
+static int process_store(struct kit *k, uint64_t va, const void *buf, size_t len)
 {
 	(void)k;
 	guard_install();
@@ -162,7 +162,7 @@ static void __attribute__((noreturn)) child_serve(int ask, int answer)
 	_exit(0);
 }
 
-static int uffd_fork(struct kit *k, struct kit_child **ret_child)
+static int process_fork(struct kit *k, struct kit_child **ret_child)
 {
 	struct kit_child *c = balun_mem_alloc(sizeof(*c));
 	int ask[2], answer[2];
@@ -187,7 +187,7 @@ static int uffd_fork(struct kit *k, struct kit_child **ret_child)
 	return 0;
 }
 
-static int uffd_child_load(struct kit_child *c, uint64_t va, void *buf, size_t len)
+static int process_child_load(struct kit_child *c, uint64_t va, void *buf, size_t len)
 {
 	struct child_question q = { .va = va, .len = len };
 	int rc;
@@ -207,7 +207,7 @@ static int uffd_child_load(struct kit_child *c, uint64_t va, void *buf, size_t l
 	return 0;
 }
 
-static void uffd_child_exit(struct kit_child *c)
+static void process_child_exit(struct kit_child *c)
 {
 	struct child_question end = { 0 };
 	int status;
@@ -220,15 +220,15 @@ static void uffd_child_exit(struct kit_child *c)
 	balun_mem_free(c, sizeof(*c));
 }
 
-const struct mem_ops mem_uffd = {
-	.map = uffd_map,
-	.unmap = uffd_unmap,
-	.remap = uffd_remap,
-	.protect = uffd_protect,
-	.dontneed = uffd_dontneed,
-	.load = uffd_load,
-	.store = uffd_store,
-	.fork = uffd_fork,
-	.child_load = uffd_child_load,
-	.child_exit = uffd_child_exit,
+const struct mem_ops mem_process = {
+	.map = process_map,
+	.unmap = process_unmap,
+	.remap = process_remap,
+	.protect = process_protect,
+	.dontneed = process_dontneed,
+	.load = process_load,
+	.store = process_store,
+	.fork = process_fork,
+	.child_load = process_child_load,
+	.child_exit = process_child_exit,
 };
