@@ -22,6 +22,7 @@
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -205,36 +206,6 @@ static int user_write(uint64_t to, const void *from, size_t len)
 	return process_vm_writev(getpid(), &l, 1, &r, 1, 0) == (ssize_t)len ? 0 : -EFAULT;
 }
 
-static int op_of(unsigned long request)
-{
-	switch (request) {
-	case HMM_DMIRROR_READ:
-		return BALUN_DMIRROR_READ;
-	case HMM_DMIRROR_WRITE:
-		return BALUN_DMIRROR_WRITE;
-	case HMM_DMIRROR_MIGRATE_TO_DEV:
-		return BALUN_DMIRROR_TO_DEVICE;
-	case HMM_DMIRROR_MIGRATE_TO_SYS:
-		return BALUN_DMIRROR_TO_SYSTEM;
-	case HMM_DMIRROR_SNAPSHOT:
-		return BALUN_DMIRROR_SNAPSHOT;
-	case HMM_DMIRROR_EXCLUSIVE:
-		return BALUN_DMIRROR_EXCLUSIVE;
-	case HMM_DMIRROR_CHECK_EXCLUSIVE:
-		return BALUN_DMIRROR_CHECK_EXCLUSIVE;
-	case HMM_DMIRROR_RELEASE:
-		return BALUN_DMIRROR_RELEASE;
-	default:
-		return -EINVAL;
-	}
-}
-
-/* bytes of the program's buffer that a command fills */
-static size_t filled(const struct balun_dmirror_cmd *c)
-{
-	return c->op == BALUN_DMIRROR_WRITE ? 0 : balun_dmirror_buf(c);
-}
-
 static bool covers_privately(const char *line, uint64_t addr)
 {
 	unsigned long long start, end, inode;
@@ -314,8 +285,8 @@ static int command(unsigned int no, int op, struct hmm_dmirror_cmd *cmd)
 		err = balun_dmirror(unit[no].dev, &c);
 	if (!err)
 		check_coherent(no, &c);
-	if (!err && filled(&c))
-		err = user_write(cmd->ptr, c.buf, filled(&c));
+	if (!err && hmm_filled(&c))
+		err = user_write(cmd->ptr, c.buf, hmm_filled(&c));
 	balun_mem_free(c.buf, c.len);
 	cmd->cpages = c.bytes / BALUN_PAGE_SIZE;
 	cmd->faults = c.faults;
@@ -342,7 +313,7 @@ HOOK int ioctl(int fd, unsigned long request, ...)
 	else
 		err = user_read(&cmd, arg, sizeof(cmd));
 	if (!err)
-		err = command(unit_of[fd] - 1, op_of(request), &cmd);
+		err = command(unit_of[fd] - 1, hmm_op(request), &cmd);
 	if (!err)
 		err = user_write(arg, &cmd, sizeof(cmd));
 	pthread_rwlock_unlock(&lock);
