@@ -179,8 +179,8 @@ modules_vm() {
 	has balun-edu && qemu=(-device edu)
 	test_in "$dir.job" modules/load 30 '. /lib.sh; load'
 	for spec in ram soft dmirror dmirror:coherent=1 'trace(soft)' 'inject(soft)' edu; do
-		has "balun-${spec%%[(:]*}" && test_in "$dir.job" "conform/$spec" 600 \
-			"balun conform --engine kernel --driver '$spec'"
+		has "balun-${spec%%[(:]*}" && test_in "$dir.job" "conform/$spec" 1800 \
+			"balun conform --engine kernel --timeout $((180 * slow)) --driver '$spec'"
 	done
 	for f in tests/kernel/cases/*.sh; do
 		[ -e "$f" ] || continue
@@ -201,7 +201,7 @@ one_kernel() { # KERNEL CONFIG
 	label="$1 $2"
 	logs=$work/log/$1-$2
 	slow=1
-	[ "$config" = debug ] && slow=5
+	[ "$config" = debug ] && slow=3
 	found=$(find_kernel "$1" "$config") || {
 		skipped "$label" "${found#SKIP }"
 		return

@@ -68,15 +68,14 @@ boot "$image" "$run/init.gz" "$limit" "$append" "${qemu[@]}" | tee "$run/log" |
 rc=$(sed -n 's/^@@rc //p' "$run/log")
 sed '1,/^@@dmesg/d' "$run/log" >"$run/dmesg"
 [ $dmesg -eq 1 ] && cat "$run/dmesg"
-if klog_bad <"$run/dmesg" >"$run/bad"; then
-	echo "vm: the kernel's log has warnings:" >&2
-	head -n 200 "$run/bad" >&2
-	[ "${rc:-1}" -eq 0 ] && rc=1
-fi
 if grep -q '^@@hang' "$run/log"; then
-	echo "vm: not done after $limit s; blocked tasks are above" >&2
+	echo "vm: not done after $limit s; the kernel's log, with blocked tasks:" >&2
 	cat "$run/dmesg" >&2
 elif [ -z "$rc" ]; then
 	echo "vm: the VM ended early: $(tail -n 1 "$run/log" | cut -c1-200)" >&2
+elif klog_bad <"$run/dmesg" >"$run/bad"; then
+	echo "vm: the kernel's log has warnings:" >&2
+	head -n 200 "$run/bad" >&2
+	[ "$rc" -ne 0 ] || rc=1
 fi
 exit "${rc:-1}"
