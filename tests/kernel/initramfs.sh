@@ -16,12 +16,13 @@ busybox=$(command -v busybox) || die 'initramfs: no busybox (package busybox-sta
 
 root=$(mktemp -d)
 trap 'rm -rf "$root"' EXIT
-mkdir -p "$root"/{bin,dev,proc,sys,tmp,lib64,usr/lib} "$root/lib/modules/$release"
+mkdir -p "$root"/{bin,dev,proc,sys,tmp,lib64,usr/lib,etc/modprobe.d} "$root/lib/modules/$release"
 cp "$busybox" "$root/bin/busybox"
 cp "$here/guest/init" "$root/init"
 cp "$here/guest/lib.sh" "$root/lib.sh"
 cp "$job" "$root/job"
 echo "$limit" >"$root/limit"
+echo "$module_options" >"$root/etc/modprobe.d/tests.conf"
 chmod 755 "$root/init"
 
 # the loader where the program asks for it, everything else where the loader looks

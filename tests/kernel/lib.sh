@@ -36,11 +36,11 @@ once() {
 	return $rc
 }
 
-# Physical memory of the VM that is kept from the kernel, for coherent device memory: two chunks of
-# 256 MiB, one a device (what the kernel's own test driver calls spm_addr_dev0 and 1)
+# Physical memory of the VM that is kept from the kernel, for coherent device memory: a chunk of
+# 256 MiB for each of two devices is what the kernel's own test driver wants
 coherent_append='memmap=512M$0x80000000'
-coherent0=0x80000000
-coherent1=0x90000000
+module_options='options balun coherent=512M@0x80000000
+options test_hmm spm_addr_dev0=0x80000000 spm_addr_dev1=0x90000000'
 
 # boot IMAGE INITRD LIMIT_S APPEND [QEMU-OPTION...]: the serial line on stdout, at most 64 MiB of it.
 # The guest ends itself LIMIT_S after its start, so twice that means that it cannot.
