@@ -37,9 +37,11 @@ once() {
 }
 
 # Physical memory of the VM that is kept from the kernel, for coherent device memory: a chunk of
-# 256 MiB for each of two devices is what the kernel's own test driver wants
-coherent_append='memmap=512M$0x80000000'
-module_options='options balun coherent=512M@0x80000000
+# 256 MiB for each of two devices is what the kernel's own test driver wants; twice that for balun,
+# where the devices of a process that has just ended may not have given theirs back yet
+coherent_append='memmap=1G$0x80000000'
+module_options='options balun coherent=1G@0x80000000
+options balun_hmm_dmirror mem=256M
 options test_hmm spm_addr_dev0=0x80000000 spm_addr_dev1=0x90000000'
 
 # boot IMAGE INITRD LIMIT_S APPEND [QEMU-OPTION...]: the serial line on stdout, at most 64 MiB of it.

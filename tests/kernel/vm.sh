@@ -13,7 +13,7 @@
 #   --dmesg           print the kernel's log too
 #   --qemu "WORDS"    more for qemu, as "-device edu"
 # In the VM: `modprobe balun` and the like, test_hmm; balun, matrix, hmm-tests, busybox; /tmp is a
-# tmpfs; balun and test_hmm are given coherent memory (512M at 0x80000000). What does not exist is left out.
+# tmpfs; balun and test_hmm are given coherent memory (1G at 0x80000000). What does not exist is left out.
 # BUILD=build-asan takes balun from there; VM_MEM=6G sets the VM's memory (4G).
 # stock is Debian's own linux-image for the installed linux-headers.
 # Fails too when the kernel logged a warning or worse, and prints it.
