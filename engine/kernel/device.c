@@ -155,20 +155,29 @@ static void device_work(struct work_struct *w)
 
 /*
  * All that could come home has; what is left is lost, and stays until the program unmaps it: a
- * touch of it must find who says SIGBUS.
+ * touch of it must find who says SIGBUS. Where nothing is left the device is gone on return, and
+ * what it had is there for the next one.
  */
 void kdevice_detach(void *e, unsigned int dev)
 {
 	struct kengine *k = e;
 	struct kdev *d = k->dev[dev];
+	bool last;
 
 	k->dev[dev] = NULL;
-	flush_work(&d->work);
-	kdevice_tell(d);
+	cancel_work_sync(&d->work);
+	kdevice_tell(d); /* in its place */
 	mutex_lock(&d->told_lock);
-	WRITE_ONCE(d->ended, true);
+	last = !READ_ONCE(d->nused); /* and nobody takes one any more */
+	WRITE_ONCE(d->ended, !last);
 	mutex_unlock(&d->told_lock);
-	schedule_work(&d->work);
+	if (!last) {
+		schedule_work(&d->work);
+		return;
+	}
+	/* for a page that came free meanwhile, and was told of here; it has not seen ended */
+	cancel_work_sync(&d->work);
+	device_free(d);
 }
 
 /* ---- the beginning ---- */
