@@ -69,7 +69,7 @@ static int check_access(const struct fault *f)
 
 		if (!overlaps(f, r))
 			continue;
-		if (!r->mapped || !(r->perm & BALUN_PERM_READ))
+		if (!r->mapped || !(r->perm & BALUN_PERM_READ) || r->where == ENGINE_LOST)
 			return -EFAULT;
 		if (fault_writes(f) && !(r->perm & BALUN_PERM_WRITE))
 			return -EPERM;
