@@ -194,7 +194,8 @@ struct engine_ops {
 	/*
 	 * Brings home up to @n pages of @dev that no address of the space leads to (another
 	 * process has them since a fork, or they are not where core believes). Returns how many
-	 * pages of device memory it has freed; 0 where there is no such thing.
+	 * pages of device memory it has freed; 0 where there is no such thing. With @n UINT64_MAX
+	 * all, until there are none; else pins hold (core_is_pinned()).
 	 */
 	uint64_t (*evict_strays)(void *e, unsigned int dev, uint64_t n);
 	/* memory calls made before are seen: their invalidations are done (balun_fence) */
@@ -238,6 +239,8 @@ bool core_cpu_ahead(struct balun_space *sp);
  * may hold its lock. 0 or -errno */
 int core_read_device(struct balun_space *sp, unsigned int dev, uint64_t off, void *host,
 		     uint64_t len);
+/* the program wants the page to stay where it is (pages that the engine evicts by itself) */
+bool core_is_pinned(struct balun_space *sp, uint64_t va);
 /* the driver said so: what the device's memory holds is not to be read, host memory neither */
 bool core_device_is_lost(const struct balun_space *sp, unsigned int dev);
 /* everything home, no migrations until core_resume (fork hook). Bounded by the devices' speed.

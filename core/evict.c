@@ -191,6 +191,15 @@ int core_evict(struct balun_device *dev, uint64_t bytes, uint64_t keep_va, uint6
 	return failed ? -EIO : -EBUSY;
 }
 
+bool core_is_pinned(struct balun_space *sp, uint64_t va)
+{
+	uint64_t block = va & ~(BALUN_BLOCK_SIZE - 1);
+	env_bits pinned;
+
+	return hint_pinned(sp->hints, block, pinned) &&
+	       env_bit(pinned, (va - block) >> BALUN_PAGE_SHIFT);
+}
+
 /* A whole chunk may need many evictions when memory is in small pieces: after so many rounds
  * smaller runs are used instead. */
 #define PLACE_ROUNDS 4

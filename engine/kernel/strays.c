@@ -52,15 +52,33 @@ unsigned int kcopy_home(struct kdev *d, unsigned long *src, unsigned long *dst, 
 	return failed;
 }
 
+/* of used places, those whose page is not pinned where it was put; returns how many */
+static unsigned int drop_pinned(struct kdev *d, unsigned long *src, const u64 *at, unsigned int n)
+{
+	unsigned int i, left = 0;
+
+	for (i = 0; i < n; i++)
+		if (!core_is_pinned(d->k->space, at[i] & KPAGE_ADDR))
+			src[left++] = src[i];
+	return left;
+}
+
 /* used places of [no, no + CHUNK) */
-static void evict_chunk(struct kdev *d, unsigned long no)
+static void evict_chunk(struct kdev *d, unsigned long no, bool pinned)
 {
 	unsigned long src[CHUNK], dst[CHUNK] = { 0 }, end = min(no + CHUNK, d->npages);
 	unsigned int n = 0;
+	u64 at[CHUNK];
 
 	spin_lock_irq(&d->lock);
-	for_each_set_bit_from(no, d->used, end) src[n++] = page_to_pfn(kplace_page(d, no));
+	for_each_set_bit_from(no, d->used, end)
+	{
+		at[n] = d->at[no];
+		src[n++] = page_to_pfn(kplace_page(d, no));
+	}
 	spin_unlock_irq(&d->lock);
+	if (!pinned)
+		n = drop_pinned(d, src, at, n);
 	if (!n)
 		return;
 	compat_migrate_device_pfns(src, n);
@@ -86,7 +104,7 @@ static void round_of(struct kdev *d, unsigned long want)
 	unsigned long no, before = left(d);
 
 	for (no = 0; no < d->npages && before - left(d) < want; no += CHUNK)
-		evict_chunk(d, no);
+		evict_chunk(d, no, want == UINT64_MAX);
 }
 
 /*
