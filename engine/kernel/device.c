@@ -125,10 +125,16 @@ void kdevice_tell(struct kdev *d)
 
 /* ---- the end ---- */
 
+/* of all engines' lists of ended devices: these may outlive the engine */
+static DEFINE_MUTEX(ended_lock);
+
 static void device_free(struct kdev *d)
 {
 	int i;
 
+	mutex_lock(&ended_lock);
+	list_del(&d->link);
+	mutex_unlock(&ended_lock);
 	for (i = 0; i < KINDS; i++)
 		if (d->pagemap[i].nr_range)
 			memunmap_pages(&d->pagemap[i]);
@@ -169,6 +175,11 @@ void kdevice_detach(void *e, unsigned int dev)
 	kdevice_tell(d); /* in its place */
 	mutex_lock(&d->told_lock);
 	last = !READ_ONCE(d->nused); /* and nobody takes one any more */
+	if (!last) {
+		mutex_lock(&ended_lock);
+		list_add_tail(&d->link, &k->ended);
+		mutex_unlock(&ended_lock);
+	}
 	WRITE_ONCE(d->ended, !last);
 	mutex_unlock(&d->told_lock);
 	if (!last) {
@@ -178,6 +189,15 @@ void kdevice_detach(void *e, unsigned int dev)
 	/* for a page that came free meanwhile, and was told of here; it has not seen ended */
 	cancel_work_sync(&d->work);
 	device_free(d);
+}
+
+void kdevices_forget(struct kengine *k)
+{
+	struct kdev *d, *next;
+
+	mutex_lock(&ended_lock);
+	list_for_each_entry_safe(d, next, &k->ended, link) list_del_init(&d->link);
+	mutex_unlock(&ended_lock);
 }
 
 /* ---- the beginning ---- */
@@ -243,6 +263,7 @@ int kdevice_attach(void *e, unsigned int dev, struct balun_desc *desc)
 		return -ENOMEM;
 	__module_get(THIS_MODULE);
 	d->k = k;
+	INIT_LIST_HEAD(&d->link);
 	d->id = dev;
 	d->npages = npages;
 	spin_lock_init(&d->lock);
@@ -339,19 +360,29 @@ static bool lowest(struct kdev *d, u64 va, bool lost, u64 *ret_va)
 	return found;
 }
 
+static void lower(struct kdev *d, u64 va, bool lost, bool *found, u64 *ret_va)
+{
+	u64 at;
+
+	if (!d || !lowest(d, va, lost, &at))
+		return;
+	if (!*found || at < *ret_va)
+		*ret_va = at;
+	*found = true;
+}
+
 static bool lowest_of(struct kengine *k, unsigned int dev, u64 va, bool lost, u64 *ret_va)
 {
 	bool found = false;
+	struct kdev *d;
 	unsigned int i;
-	u64 at;
 
-	for (i = 1; i < MAX_DEVICES; i++) {
-		if (!k->dev[i] || (dev && i != dev) || !lowest(k->dev[i], va, lost, &at))
-			continue;
-		if (!found || at < *ret_va)
-			*ret_va = at;
-		found = true;
-	}
+	for (i = 1; i < MAX_DEVICES; i++)
+		if (!dev || i == dev)
+			lower(k->dev[i], va, lost, &found, ret_va);
+	mutex_lock(&ended_lock);
+	list_for_each_entry(d, &k->ended, link) if (lost) lower(d, va, lost, &found, ret_va);
+	mutex_unlock(&ended_lock);
 	return found;
 }
 

@@ -25,6 +25,7 @@ static void kprobe_info(struct balun_engine_info *info)
 static void engine_free(struct kengine *k)
 {
 	kregions_end(k);
+	kdevices_forget(k);
 	mempool_destroy(k->transits);
 	mempool_destroy(k->snapshots);
 	mmdrop(k->mm);
@@ -48,6 +49,7 @@ static int kattach(struct balun_space *sp, void **ret_e)
 	xa_init(&k->regions);
 	spin_lock_init(&k->faults_lock);
 	INIT_LIST_HEAD(&k->faults);
+	INIT_LIST_HEAD(&k->ended);
 	k->snapshots = mempool_create_kmalloc_pool(2, SNAPSHOT_SIZE);
 	k->transits = mempool_create_kmalloc_pool(2, sizeof(struct ktransit));
 	if (!k->snapshots || !k->transits) {

@@ -75,6 +75,7 @@ enum kind {
  */
 struct kdev {
 	struct kengine *k;
+	struct list_head link; /* in the engine's @ended */
 	unsigned int id;
 	bool ended;
 	unsigned long npages, first[KINDS];
@@ -114,6 +115,7 @@ struct kengine {
 	mempool_t *snapshots; /* SNAPSHOT_SIZE each: a look must not fail */
 	mempool_t *transits;
 	struct kdev *dev[MAX_DEVICES];
+	struct list_head ended; /* closed, and pages are lost: device.c locks */
 };
 
 /* pages [first, first + n) of the block, all in one mapping: one migrate_vma */
@@ -148,6 +150,7 @@ struct kdev *kpfn_device(const struct kengine *k, unsigned long pfn);
 /* device.c */
 int kdevice_attach(void *e, unsigned int dev, struct balun_desc *desc);
 void kdevice_detach(void *e, unsigned int dev);
+void kdevices_forget(struct kengine *k); /* the engine ends before the pages of lost devices do */
 /* locked, one reference; @hold: the private one also of a coherent device */
 struct page *kpage_take(struct kdev *d, unsigned long no, u64 va, bool hold);
 void kpage_drop(struct kdev *d, struct page *page); /* as if it had not been taken; unlocks, puts */
