@@ -202,14 +202,15 @@ void env_sleep_ns(uint64_t ns)
 
 void env_log(int level, const char *fmt, ...)
 {
-	static const char *const prefix[] = { KERN_ERR, KERN_WARNING, KERN_INFO, KERN_DEBUG };
+	static const char *const prefix[] = { KERN_NOTICE, KERN_ERR, KERN_WARNING, KERN_INFO,
+					      KERN_DEBUG };
 	struct va_format vaf;
 	va_list ap;
 
 	va_start(ap, fmt);
 	vaf.fmt = fmt;
 	vaf.va = &ap;
-	printk("%sbalun: %pV\n", prefix[clamp(level, 0, 3)], &vaf);
+	printk("%sbalun: %pV\n", prefix[clamp(level, -1, 3) + 1], &vaf);
 	va_end(ap);
 }
 
