@@ -342,14 +342,15 @@ static void policy(struct kit *k)
 	struct balun_space_opts o = { .size = sizeof(o), .engine = k->engine, .policy = &wrong };
 	uint64_t va;
 
-	CHECK_RC(balun_space_create(&o, &k->space), -EINVAL);
-	o.policy = &p;
 	if (k->kernel) {
 		/* a function of this process cannot be asked there */
+		o.policy = &p;
 		CHECK_RC(balun_space_create(&o, &k->space), -EOPNOTSUPP);
 		CHECK(!k->space && *balun_reason());
 		return;
 	}
+	CHECK_RC(balun_space_create(&o, &k->space), -EINVAL);
+	o.policy = &p;
 	CHECK_OK(balun_space_create(&o, &k->space));
 	k->dev = kit_device(k, NULL);
 	va = kit_filled(k, MIB, 4);

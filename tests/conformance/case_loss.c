@@ -101,7 +101,8 @@ static void said(struct kit *k)
 	check_all_lost(k, va, 0, half, 1);
 	kit_verify_part(k, va, half, len - half, 1);
 	wait_lost(k, half / PAGE);
-	CHECK_EQ(kit_mem_used(k->dev), 0);
+	/* in the kernel a lost page is what stands for it, until the program lets go of it */
+	CHECK_EQ(kit_mem_used(k->dev), k->kernel ? half : 0);
 	probe_get_counts(k->dev, &after);
 	CHECK_EQ(after.copies, before.copies);
 	CHECK_RC(kit_close(k, k->dev), -EIO);
