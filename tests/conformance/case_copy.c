@@ -225,7 +225,7 @@ static void several_mappings(struct kit *k)
 {
 	uint64_t len = 3 * MIB, va = kit_map(k, len, KIT_RW);
 
-	/* kernels before 6.19 do not move what a part of a huge page is mapped by */
+	/* Linux 6.1 and 6.12 move no part of a huge page that is mapped by parts */
 	if (k->kernel)
 		CHECK_OK(madvise((void *)va, len, MADV_NOHUGEPAGE) ? -errno : 0);
 	kit_fill(k, va, len, 13);

@@ -57,10 +57,10 @@ boot() {
 
 # what of the kernel's log, with levels ("<4>[ 1.2] ..."), fails a test: warnings and worse, and
 # reports that are printed with a lower level; without a level it came to the console of a dying VM.
-# Timers that come late are this emulation's, not the kernel's
+# Timers that come late are this emulation's, not the kernel's; pages that a test loses are its affair
 klog_bad() {
 	grep -aE '^<[0-4]>|^\[|^<[0-9]+>.*(WARNING:|BUG:|KASAN|Oops|Call Trace:|blocked for more than|possible .* locking|kmemleak: [0-9]+ new)' |
-		grep -avE 'hrtimer: interrupt took|clocksource: |loading out-of-tree module taints kernel|module verification failed|balun-test:|^\[[ 0-9.]+\] reboot: '
+		grep -avE 'hrtimer: interrupt took|clocksource: |loading out-of-tree module taints kernel|module verification failed|balun-test:|balun: .* (is|are|pages:) lost(:|$)|^\[[ 0-9.]+\] reboot: '
 }
 
 # find_kernel NAME CONFIG: sets $image, $release, $kdir, $ktree, $kversion; builds what is missing

@@ -179,7 +179,9 @@ modules_vm() {
 	files+=("$logs.modules:/modules" "$database:/var/lib/dpkg/status")
 	has balun-edu && qemu=(-device edu)
 	test_in "$dir.job" modules/load 30 '. /lib.sh; load'
-	for spec in ram soft dmirror dmirror:coherent=1 'trace(soft)' 'inject(soft)' edu; do
+	# as many devices as a space can have, and the kernel has their memory at once
+	for spec in ram:mem=32M soft:mem=32M dmirror:mem=32M dmirror:mem=32M,coherent=1 'trace(soft:mem=32M)' \
+		'inject(soft:mem=32M)' edu; do
 		has "balun-${spec%%[(:]*}" && test_in "$dir.job" "conform/$spec" 1800 \
 			"balun conform --engine kernel --timeout $((180 * slow)) --driver '$spec'"
 	done
