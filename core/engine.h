@@ -37,8 +37,8 @@ struct engine_run {
 	uint8_t movable;    /* anonymous private memory of the program */
 	uint8_t perm;	    /* BALUN_PERM_READ|WRITE of the mapping */
 	uint8_t cpu; /* ENGINE_DEVICE: coherent memory that the program has mapped, at @addr */
-	/* with DESCRIBE_ALL only, for BALUN_EXTENT_*; false where the engine cannot tell. shared:
-	 * also with DESCRIBE_PERM if @where is ENGINE_DEVICE: only to be read, see unshare() */
+	/* with DESCRIBE_ALL only, for BALUN_EXTENT_*; false where the engine cannot tell. shared
+	 * and zero may be there with DESCRIBE_PERM too: only to be read then, see unshare() */
 	uint8_t zero, huge, shared;
 };
 
@@ -173,9 +173,9 @@ struct engine_ops {
 	/* cannot fail; after it nothing of the batch is in transit, and waiters are awake */
 	void (*commit)(void *e, struct engine_batch *b);
 	/*
-	 * Device pages of a range inside one block that describe() calls shared (with another
-	 * process, since a fork): the program gets pages of its own, in system memory, as if it
-	 * had written to them. 0; -EAGAIN look again; -EFAULT, -ENOMEM
+	 * Pages of a range inside one block that describe() calls shared (with another process,
+	 * since a fork) or zero: the program gets pages of its own, in system memory, as if it had
+	 * written to them. 0; -EAGAIN look again; -EFAULT, -ENOMEM
 	 */
 	int (*unshare)(void *e, uint64_t va, uint64_t len);
 	/* wait until no page of the block is in transit, or the time is over: false */

@@ -85,6 +85,7 @@ struct sight {
 	bool common; /* local, but CPUs reach it, and the access is atomic: home, and back to stay
 		      */
 	bool shared; /* local, but also another process's, and the access writes */
+	bool cow;    /* in system memory, and would be another page once it is written to */
 };
 
 static void look(const struct fault *f, struct sight *s)
@@ -107,6 +108,8 @@ static void look(const struct fault *f, struct sight *s)
 			s->far = true, s->away |= !r->cpu || f->access == BALUN_ACCESS_ATOMIC;
 		else if (r->movable)
 			s->far = true;
+		if (!local && (r->shared || r->zero))
+			s->cow |= fault_writes(f);
 	}
 }
 
@@ -388,6 +391,11 @@ static int fault_once(struct fault *f)
 		pause_a_little(f); /* it could come, but did not, or left again */
 		f->moved = false;
 		return 1;
+	}
+	if (s.cow) { /* else the first write would take away what is mapped now */
+		err = make_private(f);
+		f->moved = true;
+		return err ? err : now >= f->deadline ? -EBUSY : 1;
 	}
 	err = map_runs(f);
 	return err == 1 && now >= f->deadline ? -EBUSY : err;
