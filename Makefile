@@ -14,6 +14,7 @@
 #   make fuzz            libFuzzer on every target, TIME seconds each (TIME=60)
 #   make bench           figures beside their raw limits
 #   make module          balun.ko and the drivers as kernel modules (KDIR=kernel), in build-module
+#   make dkms            what DKMS needs to build them for every kernel, in build-dkms (packaging/dkms)
 #   make install         DESTDIR= PREFIX=/usr/local
 #   make lint            format, sizes, include rules, symbols
 #   make pre-push        what a change must pass before it is pushed
@@ -33,7 +34,7 @@ meson_files := meson.build meson_options.txt VERSION \
 	$(wildcard */meson.build */*/meson.build)
 
 .PHONY: all check check-all check-hmm-selftest check-kernel check-model conform stress-sim fuzz bench \
-	module demo install lint clean pre-push setup
+	module dkms demo install lint clean pre-push setup
 
 all: $(BUILD)/build.ninja
 	@ninja -C $(BUILD) $(NINJA_ARGS)
@@ -92,6 +93,10 @@ module:
 	@$(if $(KDIR),,scripts/setup.sh module)
 	@scripts/module.sh $(KDIR)
 
+dkms:
+	@out=$$(packaging/dkms/source.sh build-dkms) && echo "$$out; now, as root:" && \
+	echo "  cp -r $$out /usr/src/ && dkms install balun/$$(cat VERSION)"
+
 install: all
 	@meson configure $(BUILD) -Dprefix=$(PREFIX)
 	@ninja -C $(BUILD) >/dev/null
@@ -105,4 +110,4 @@ lint:
 pre-push: check-all
 
 clean:
-	rm -rf build build-asan build-tsan build-clang build-fuzz build-module build-vm
+	rm -rf build build-asan build-tsan build-clang build-fuzz build-module build-dkms build-vm

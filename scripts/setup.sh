@@ -51,6 +51,7 @@ if [ "$goal" = check-all ] || [ "$goal" = module ]; then
 	compgen -G '/usr/src/linux-headers-*-amd64' >/dev/null || missing+=(linux-headers-amd64)
 fi
 if [ "$goal" = check-all ]; then
+	need_cmd dkms dkms
 	need_cmd clang clang
 	compgen -G '/usr/lib/gcc/*/*/libasan.so' >/dev/null || missing+=(libgcc-12-dev)
 	compgen -G '/usr/lib/llvm-*/lib/clang/*/lib/linux/libclang_rt.fuzzer-x86_64.a' >/dev/null ||

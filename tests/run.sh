@@ -235,6 +235,7 @@ suite sim/20000 200 "$BUILD/tests/sim/sim_stress" --seed 1 --count 20000
 
 if [ $all -eq 1 ]; then
 	suite module 600 scripts/module.sh
+	suite dkms 600 tests/dkms.sh
 	suite hmm-selftest 1800 tests/hmm-selftest/run.sh
 	suite stress/fork 1200 "$BUILD/tests/stress/fork_rounds" 10000
 	suite stress/kill9 600 tests/stress/kill9.sh
