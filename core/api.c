@@ -258,19 +258,25 @@ int balun_evict(struct balun_device *dev, uint64_t bytes, uint64_t *ret_bytes)
 		err = check_space(dev->space);
 		return err ? err : remote_of(dev->space)->evict(dev, bytes, ret_bytes);
 	}
-	if (core_is_lost(dev->space, dev->id)) {
-		env_reason("the device is lost");
+	err = check_space(dev->space);
+	if (err)
+		return err;
+	/* a user of it, so that the engine has it as long as this goes on */
+	if (core_device_get(dev->space, dev->id) != dev) {
+		env_reason("the device is being closed or lost");
 		return -ENODEV;
 	}
 	err = api_enter(dev->space, &en);
-	if (err)
-		return err;
-	err = core_evict(dev, bytes, UINT64_MAX, &freed);
-	if (err == -EBUSY && !env_load_relaxed(&dev->mem_used))
-		err = 0; /* all of it is free: there was no more to evict */
+	if (!err) {
+		err = core_evict(dev, bytes, UINT64_MAX, &freed);
+		if (err == -EBUSY && !env_load_relaxed(&dev->mem_used))
+			err = 0; /* all of it is free: there was no more to evict */
+		api_leave(&en, 0);
+	}
+	core_device_put(dev);
 	if (ret_bytes)
 		*ret_bytes = freed;
-	return api_leave(&en, err);
+	return err;
 }
 
 static int pin_call(struct balun_space *space, const void *addr, size_t len,
@@ -311,6 +317,21 @@ int balun_unpin(struct balun_space *space, const void *addr, size_t len)
 	return pin_call(space, addr, len, hint_unpin);
 }
 
+static int discard(struct balun_space *sp, uint64_t va, uint64_t end)
+{
+	uint64_t to;
+
+	for (; va < end; va = to) {
+		to = ENV_MIN(end, (va & ~(BALUN_BLOCK_SIZE - 1)) + BALUN_BLOCK_SIZE);
+		if (env_killed())
+			return -EINTR;
+		core_invalidate_begin(sp, va, to - va, BALUN_CAUSE_USER);
+		sp->engine->discard(sp->e, va, to - va);
+		core_invalidate_end(sp, va, to - va);
+	}
+	return 0;
+}
+
 int balun_advise(struct balun_space *space, const void *addr, size_t len, enum balun_advice advice,
 		 struct balun_device *dev)
 {
@@ -334,12 +355,8 @@ int balun_advise(struct balun_space *space, const void *addr, size_t len, enum b
 	if (err)
 		return err;
 	end = ((uintptr_t)addr + len + BALUN_PAGE_SIZE - 1) & ~(BALUN_PAGE_SIZE - 1);
-	if (advice == BALUN_ADVISE_DISCARD) {
-		core_invalidate_begin(space, va, end - va, BALUN_CAUSE_USER);
-		space->engine->discard(space->e, va, end - va);
-		core_invalidate_end(space, va, end - va);
-		return api_leave(&en, 0);
-	}
+	if (advice == BALUN_ADVISE_DISCARD)
+		return api_leave(&en, discard(space, va, end));
 	return api_leave(&en, hint_set(space->hints, va, end - va, advice, id_of(dev)));
 }
 
@@ -498,23 +515,6 @@ int balun_engine_info(unsigned int i, struct balun_engine_info *ret_info)
 	ret_info->size = sizeof(*ret_info);
 	engine_list[i]->probe(ret_info);
 	return 0;
-}
-
-int balun_engine_driver(const char *engine, unsigned int i, struct balun_engine_driver *ret_drv)
-{
-	const struct engine_ops *const *eng = engine_list;
-
-	if (!engine || !ret_drv || ret_drv->size != sizeof(*ret_drv))
-		return -EINVAL;
-	while (*eng && strcmp((*eng)->name, engine))
-		eng++;
-	if (!*eng) {
-		env_reason("no engine \"%s\" (balun doctor lists them)", engine);
-		return -EINVAL;
-	}
-	if ((*eng)->remote)
-		return (*eng)->remote->driver(i, ret_drv);
-	return core_driver_text(i, ret_drv);
 }
 
 /* ---- what drivers call ---- */

@@ -245,7 +245,6 @@ int core_driver_register(const struct balun_driver *drv, void *owner /* module, 
 const struct balun_driver *core_driver_get(const char *name);
 void core_driver_put(const struct balun_driver *drv);
 void core_registry_init(void);
-int core_driver_text(unsigned int i, struct balun_engine_driver *ret_drv);
 
 /* prefetch.c */
 int core_prefetch_create(struct balun_space *sp);

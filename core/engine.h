@@ -205,7 +205,8 @@ struct engine_ops {
 	int (*bus_write)(void *e, uint64_t addr, const void *buf, size_t len);
 	/* bookkeeping in bytes */
 	uint64_t (*metadata)(void *e);
-	/* drop contents of pages on device @dev in a range (hint "discard"): they read as zero */
+	/* drop contents of pages on a device, inside one block (hint "discard"): they read as zero
+	 */
 	void (*discard)(void *e, uint64_t va, uint64_t len);
 };
 

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only OR MIT
 /* The drivers that are known: the visible list of drivers/drivers.c, and those registered later. */
 #include "core/core.h"
+#include "core/remote.h"
 
 #define REGISTRY_MAX 64
 #define CAPS_KNOWN                                                                                 \
@@ -213,7 +214,7 @@ void core_driver_put(const struct balun_driver *drv)
 }
 
 /* a copy, for the driver may be of a module that goes */
-int core_driver_text(unsigned int i, struct balun_engine_driver *ret_drv)
+static int driver_text(unsigned int i, struct balun_engine_driver *ret_drv)
 {
 	int err = -ENOENT;
 
@@ -241,4 +242,21 @@ int balun_driver_info(unsigned int i, const char **ret_name, const char **ret_he
 	}
 	registry_unlock();
 	return err;
+}
+
+int balun_engine_driver(const char *engine, unsigned int i, struct balun_engine_driver *ret_drv)
+{
+	const struct engine_ops *const *eng = engine_list;
+
+	if (!engine || !ret_drv || ret_drv->size != sizeof(*ret_drv))
+		return -EINVAL;
+	while (*eng && strcmp((*eng)->name, engine))
+		eng++;
+	if (!*eng) {
+		env_reason("no engine \"%s\" (balun doctor lists them)", engine);
+		return -EINVAL;
+	}
+	if ((*eng)->remote)
+		return (*eng)->remote->driver(i, ret_drv);
+	return driver_text(i, ret_drv);
 }

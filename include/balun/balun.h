@@ -212,8 +212,8 @@ BALUN_API int balun_sync(struct balun_space *space);
  * @bytes: at least so many, or UINT64_MAX for all
  * @ret_bytes: bytes freed, or NULL
  *
- * Return: 0; -EBUSY what is left is pinned or busy; -EIO a copy failed; -ENODEV the device is lost;
- * -ECHILD.
+ * Return: 0; -EBUSY what is left is pinned or busy; -EIO a copy failed; -ENODEV the device is being
+ * closed or lost; -ECHILD.
  */
 BALUN_API int balun_evict(struct balun_device *dev, uint64_t bytes, uint64_t *ret_bytes);
 
