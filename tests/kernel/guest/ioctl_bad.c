@@ -3,6 +3,7 @@
 #include "ioctl_fuzz.h"
 
 #include <errno.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -380,6 +381,45 @@ static void commands(int fd)
 	WANT(command(fd, handle, "dmirror", arg, sizeof(arg), memory, PAGE), -ENODEV);
 }
 
+/* a call on all of the address space takes long, and is left when its process is killed */
+static void long_calls(void)
+{
+	static const unsigned long nr[] = { BALUN_IOC_MIGRATE, BALUN_IOC_QUERY, BALUN_IOC_ADVISE };
+	struct balun_extent *ext = (void *)memory;
+	int started[2], status, fd;
+	unsigned int i;
+	pid_t pid;
+
+	for (i = 0; i < sizeof(nr) / sizeof(nr[0]); i++) {
+		if (pipe(started))
+			return;
+		pid = fork();
+		if (!pid) {
+			struct balun_uapi_migrate m = { .len = 1ULL << 47 };
+			struct balun_uapi_list l = { .len = 1ULL << 47, .n = 1 };
+			int err = 0;
+
+			fd = new_space();
+			l.extents = (uintptr_t)ext;
+			if (write(started[1], "", 1) != 1)
+				_exit(1);
+			if (nr[i] == BALUN_IOC_MIGRATE)
+				err = call(fd, nr[i], &m, sizeof(m));
+			else if (nr[i] == BALUN_IOC_ADVISE)
+				err = range(fd, nr[i], NULL, 1ULL << 47, 0, BALUN_ADVISE_DISCARD);
+			else
+				err = call(fd, nr[i], &l, sizeof(l));
+			_exit(!!err);
+		}
+		close(started[1]);
+		WANT((int)read(started[0], why, 1), 1);
+		close(started[0]);
+		kill(pid, SIGKILL);
+		WANT(waitpid(pid, &status, 0) == pid, 1);
+	}
+	why[0] = 0;
+}
+
 int bad_calls(void)
 {
 	__u64 handle;
@@ -401,6 +441,7 @@ int bad_calls(void)
 	lists(fd);
 	commands(fd);
 	close(fd);
+	long_calls();
 	munmap(memory, 64 * PAGE);
 	return failed;
 }
