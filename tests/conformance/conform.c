@@ -194,11 +194,11 @@ static void run_case(struct run *r, const struct kit_case *c)
 		_exit(kit_run(c, &k));
 	}
 	status = wait_child(pid, r->timeout_s * 1000);
-	if (status < 0)
+	if (kit_verdict->set == 1)
+		snprintf(text, sizeof(text), "%s", kit_verdict->text);
+	else if (status < 0)
 		snprintf(text, sizeof(text), "hangs: not done after %llu s",
 			 (unsigned long long)r->timeout_s);
-	else if (kit_verdict->set == 1)
-		snprintf(text, sizeof(text), "%s", kit_verdict->text);
 	else if (WIFSIGNALED(status))
 		snprintf(text, sizeof(text), "killed by signal %d (%s)", WTERMSIG(status),
 			 strsignal(WTERMSIG(status)));

@@ -398,8 +398,8 @@ static void probe_pause_here(struct probe *p)
 	limit = env_now_ns() + PROBE_PAUSE_NS;
 	p->pausing = true;
 	env_cond_wake(&p->cond);
-	while (p->pausing && (now = env_now_ns()) < limit)
-		env_cond_wait(&p->cond, &p->lock, limit - now);
+	while (p->pausing && (now = env_now_ns()) < limit && !env_killed())
+		env_cond_wait(&p->cond, &p->lock, ENV_MIN(limit - now, PROBE_KILL_NS));
 	p->pausing = false;
 }
 

@@ -15,6 +15,7 @@
 /* so that nothing waits for ever for a process that is gone */
 #define PROBE_PAUSE_NS 60000000000ULL
 #define PROBE_RUN_NS   30000000000ULL
+#define PROBE_KILL_NS  100000000ULL /* who waits in the kernel looks whether it is being killed */
 
 struct probe_plan {
 	uint64_t nth, count;
