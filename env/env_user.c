@@ -12,6 +12,7 @@
 #include <linux/membarrier.h>
 #include <pthread.h>
 #include <sched.h>
+#include <semaphore.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <sys/mman.h>
@@ -156,18 +157,24 @@ struct env_thread {
 	void (*fn)(void *);
 	void *arg;
 	char name[NAME_BYTES];
+	sem_t begun;
 };
 
 static void *thread_main(void *p)
 {
 	struct env_thread *t = p;
 
+	sem_post(&t->begun);
 	pthread_setname_np(pthread_self(), t->name);
 	t->fn(t->arg);
 	return NULL;
 }
 
-/* The new thread inherits a full mask: it never runs a handler of the program. */
+/*
+ * The new thread inherits a full mask: it never runs a handler of the program. What libc or a
+ * sanitizer does when a thread begins is over on return: a fork that came meanwhile would leave the
+ * child with a lock of theirs that nobody gives back.
+ */
 static int thread_start(struct env_thread *t)
 {
 	pthread_attr_t attr;
@@ -183,6 +190,8 @@ static int thread_start(struct env_thread *t)
 		sigfillset(&all);
 		pthread_sigmask(SIG_SETMASK, &all, &old);
 		err = pthread_create(&t->thread, &attr, thread_main, t);
+		while (!err && sem_wait(&t->begun))
+			; /* interrupted */
 		pthread_sigmask(SIG_SETMASK, &old, NULL);
 	}
 	pthread_attr_destroy(&attr);
@@ -199,6 +208,7 @@ int env_thread_create(struct env_thread **ret_t, const char *name, void (*fn)(vo
 	t->fn = fn;
 	t->arg = arg;
 	snprintf(t->name, sizeof(t->name), "%s", name);
+	sem_init(&t->begun, 0, 0);
 	t->stack = env_pages_alloc(STACK_BYTES);
 	if (!t->stack) {
 		err = -ENOMEM;
