@@ -56,12 +56,21 @@ boot() {
 }
 
 # what of the kernel's log, with levels ("<4>[ 1.2] ..."), fails a test: warnings and worse, and
-# reports that are printed with a lower level; without a level it came to the console of a dying VM.
-# Timers that come late are this emulation's, not the kernel's; pages that a test loses are its affair
+# reports that are printed with a lower level; without a level it came to the console of a dying VM
 klog_bad() {
-	grep -aE '^<[0-4]>|^\[|^<[0-9]+>.*(WARNING:|BUG:|KASAN|Oops|Call Trace:|blocked for more than|possible .* locking|kmemleak: [0-9]+ new)' |
-		grep -avE 'hrtimer: interrupt took|clocksource: |loading out-of-tree module taints kernel|module verification failed|balun-test:|balun: .* (is|are|pages:) lost(:|$)|^\[[ 0-9.]+\] reboot: '
+	grep -aE "^<[0-4]>|^\\[|$reports|Call Trace:" | grep -avE "$harmless"
 }
+# only what says that the kernel is wrong: where allocations fail on purpose, a warning may say so
+klog_severe() {
+	grep -aE "^\\[|$reports" | grep -avE "$harmless"
+}
+reports='WARNING:|BUG|KASAN|Oops|general protection|unable to handle|blocked for more than'
+reports+='|possible .* locking|suspicious RCU|lock state|ODEBUG|[Bb]ad page|corruption|refcount_t'
+reports+='|kmemleak: [0-9]+ new|stall'
+# timers that come late are this emulation's; pages that a test loses are the test's affair
+harmless='hrtimer: interrupt took|clocksource: |balun-test:|^\[[ 0-9.]+\] reboot: '
+harmless+='|loading out-of-tree module taints kernel|module verification failed'
+harmless+='|balun: .* (is|are|pages:) lost(:|$)'
 
 # find_kernel NAME CONFIG: sets $image, $release, $kdir, $ktree, $kversion; builds what is missing
 find_kernel() {

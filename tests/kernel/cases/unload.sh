@@ -8,7 +8,7 @@ rounds=${1:-6}
 refused=0
 i=0
 while [ $i -lt "$rounds" ]; do
-	balun demo --engine kernel --hammer 2 >/tmp/demo 2>&1 &
+	setsid sh -c '. /lib.sh; work' &
 	pid=$!
 	n=0
 	while kill -0 $pid 2>/dev/null && [ "$(cat /sys/module/balun_soft/refcnt)" -eq 0 ]; do
@@ -16,13 +16,13 @@ while [ $i -lt "$rounds" ]; do
 	done
 	while kill -0 $pid 2>/dev/null && ! rmmod balun_soft 2>/dev/null; do
 		n=$((n + 1))
-		[ $((i % 2)) -eq 0 ] || [ $n -lt 50 ] || kill -9 $pid
+		[ $((i % 2)) -eq 0 ] || [ $n -lt 50 ] || kill -9 -$pid
 	done
 	wait $pid
 	rc=$?
 	if [ $((i % 2)) -eq 0 ] && [ $rc -ne 0 ]; then
-		cat /tmp/demo
-		echo "FAIL round $i: the demo ended with $rc while the module was to go"
+		cat /tmp/work
+		echo "FAIL round $i: the program ended with $rc while the module was to go"
 		exit 1
 	fi
 	refused=$((refused + n))

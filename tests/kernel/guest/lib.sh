@@ -31,6 +31,11 @@ leaks() {
 	! grep -q . /sys/kernel/debug/kmemleak
 }
 
+# What keeps the modules busy: threads, eviction, calls of memory management, for some seconds
+work() {
+	balun conform --engine kernel --driver soft:mem=32M --case "${1:-threads-*}" >/tmp/work 2>&1
+}
+
 # All of Balun's modules; and gone again, those first that no other one needs
 load() {
 	local m
