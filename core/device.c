@@ -391,8 +391,8 @@ int core_device_end(struct balun_device *dev)
 	device_unpublish(sp, dev);
 	lost = env_load_relaxed(&dev->lost_pages);
 	if (lost)
-		env_log(0, "%s did not give back %llu pages: lost", dev->name,
-			(unsigned long long)lost);
+		env_log(0, "%s did not give back %llu KiB: lost", dev->name,
+			(unsigned long long)lost << (BALUN_PAGE_SHIFT - 10));
 	sp->engine->device_detach(sp->e, dev->id);
 	hint_forget_device(sp->hints, dev->id);
 	core_resident_forget(dev);

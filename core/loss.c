@@ -49,8 +49,9 @@ uint64_t core_lose(struct balun_space *sp, unsigned int id, uint64_t va, uint64_
 	if (lost) {
 		core_count(&sp->stats.lost_pages, lost);
 		core_count(&dev->lost_pages, lost);
-		env_log(0, "%llu pages at 0x%llx are lost: %s does not give them back",
-			(unsigned long long)lost, (unsigned long long)va, dev->name);
+		env_log(0, "%llu KiB at 0x%llx are lost: %s does not give them back",
+			(unsigned long long)lost << (BALUN_PAGE_SHIFT - 10), (unsigned long long)va,
+			dev->name);
 	}
 	core_device_put(dev);
 	return lost;
