@@ -196,6 +196,19 @@ static void mm_leave(struct kengine *k, struct ktransit *t)
 	mmput(k->mm);
 }
 
+/*
+ * The page that the CPU waits for is there, also where a look finds nothing: in a mapping that may
+ * be written and not read, or not watched for want of memory. Without it the CPU would come back
+ * for ever.
+ */
+static void see_fault(const struct ktransit *t, const struct engine_batch *b, unsigned long *pfns)
+{
+	unsigned int i = (t->fault->vmf->address - b->va) >> PAGE_SHIFT;
+
+	if (t->fault->vmf->address >= b->va && i < BLOCK_PAGES && env_bit(b->want, i))
+		pfns[i] = page_to_pfn(t->fault->vmf->page) | HMM_PFN_VALID;
+}
+
 int kcollect(void *e, struct engine_batch *b)
 {
 	unsigned int first = env_bits_next(b->want, 0, true), last = BLOCK_PAGES, i;
@@ -216,6 +229,8 @@ int kcollect(void *e, struct engine_batch *b)
 	}
 	pfns = mempool_alloc(k->snapshots, GFP_KERNEL);
 	ksnapshot(k, b->va + first * PAGE_SIZE, b->va + last * PAGE_SIZE, pfns + first);
+	if (t->fault)
+		see_fault(t, b, pfns);
 	find_subs(k, t, b, pfns);
 	mempool_free(pfns, k->snapshots);
 	for (i = 0; i < t->nsubs; i++)

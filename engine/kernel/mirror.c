@@ -41,7 +41,7 @@ static const struct mmu_interval_notifier_ops region_ops = { .invalidate = regio
 
 static struct region *region_make(struct kengine *k, unsigned long no)
 {
-	struct region *r = kzalloc(sizeof(*r), GFP_KERNEL);
+	struct region *r = kzalloc(sizeof(*r), GFP_KERNEL_ACCOUNT);
 	int err;
 
 	if (!r)
@@ -62,18 +62,22 @@ err_free:
 	return NULL;
 }
 
-/* Who serves a CPU's fault holds mmap_lock, which an insertion may want for itself. */
+/*
+ * Who serves a CPU's fault holds mmap_lock, which an insertion may want for itself. Of an address
+ * space that is gone (a prefetch may come to it late) nothing can be watched.
+ */
 struct region *kregion_get(struct kengine *k, u64 va)
 {
 	struct region *r = xa_load(&k->regions, va >> REGION_SHIFT);
 
-	if (r || kfault_here(k))
+	if (r || kfault_here(k) || !mmget_not_zero(k->mm))
 		return r;
 	mutex_lock(&k->regions_lock);
 	r = xa_load(&k->regions, va >> REGION_SHIFT);
 	if (!r)
 		r = region_make(k, va >> REGION_SHIFT);
 	mutex_unlock(&k->regions_lock);
+	mmput(k->mm);
 	return r;
 }
 
