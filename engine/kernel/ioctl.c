@@ -1,75 +1,15 @@
 // SPDX-License-Identifier: GPL-2.0-only
-/*
- * /dev/balun (balun/uapi.h): a file is a space.
- *
- * What keeps any order of calls by any number of threads from harm:
- * - A call that uses the space is counted. Who ends the space closes the devices first, so that
- *   calls that wait for one of them return; then no more are let in, and it waits for the rest.
- * - A device is reached by a handle that no other device of the file ever has. The struct that core
- *   has of it stays as long as the slot has the handle (core_device_keep()), and who looks it up
- *   does so with the file's lock and enters the device (core_device_enter()) before letting go of
- *   that. A device is closed once, by who marks the slot; core waits for those that have entered,
- *   and refuses others in the end.
+/* /dev/balun: the file, its space and devices, and how a call comes in and goes out. See ioctl.h.
  */
 #include <linux/fs.h>
 #include <linux/miscdevice.h>
 #include <linux/module.h>
-#include <linux/mutex.h>
 #include <linux/sched/mm.h>
 #include <linux/slab.h>
 #include <linux/uaccess.h>
-#include <linux/wait.h>
 
-#include "balun/uapi.h"
-#include "core/core.h"
+#include "engine/kernel/ioctl.h"
 #include "engine/kernel/kernel.h"
-
-#define LIST_MAX 128 /* extents of one call */
-#define SLOTS	 (BALUN_MAX_DEVICES + 1)
-
-enum state {
-	NEW,
-	MAKING, /* by one call */
-	LIVE,
-	ENDING, /* devices are being closed */
-	ENDED,
-};
-
-/* an open file */
-struct knode {
-	struct mutex lock;	     /* of what follows; leaf, but for core's move_lock */
-	struct wait_queue_head idle; /* calls became 0 */
-	enum state state;
-	unsigned int calls; /* in progress, that use the space */
-	struct balun_space *space;
-	struct mm_struct *mm; /* of who made the space, to compare */
-	u64 serial;	      /* devices opened so far */
-	struct {
-		struct balun_device *dev;
-		u64 handle; /* 0: none */
-		bool closing;
-	} slot[SLOTS];
-};
-
-/* a call: its struct, and the text why it fails */
-struct kcall {
-	struct knode *node;
-	struct balun_space *space;
-	union {
-		struct balun_uapi_head head;
-		struct balun_uapi_info info;
-		struct balun_uapi_driver driver;
-		struct balun_uapi_open open;
-		struct balun_uapi_device device;
-		struct balun_uapi_migrate migrate;
-		struct balun_uapi_range range;
-		struct balun_uapi_evict evict;
-		struct balun_uapi_list list;
-		struct balun_uapi_stats stats;
-		struct balun_uapi_command command;
-	} args;
-	struct env_reason_text why;
-};
 
 /* ---- spaces and devices of a file ---- */
 
@@ -108,7 +48,7 @@ static int no_device(void)
 }
 
 /* the device of a handle, entered; NULL for handle 0 */
-static int device_get(struct kcall *c, u64 handle, struct balun_device **ret_dev)
+int kcall_get(struct kcall *c, u64 handle, struct balun_device **ret_dev)
 {
 	struct knode *n = c->node;
 	int err = 0;
@@ -126,7 +66,7 @@ static int device_get(struct kcall *c, u64 handle, struct balun_device **ret_dev
 	return err;
 }
 
-static void device_put(struct balun_device *dev)
+void kcall_put(struct balun_device *dev)
 {
 	if (dev)
 		core_device_leave(dev);
@@ -184,50 +124,6 @@ static int node_end(struct knode *n)
 	end = balun_space_destroy(n->space);
 	mmdrop(n->mm);
 	return err ? err : end;
-}
-
-/* ---- the calls ---- */
-
-static int call_info(struct kcall *c)
-{
-	struct balun_engine_info *e = kzalloc(sizeof(*e), GFP_KERNEL_ACCOUNT);
-	int err;
-
-	if (!e)
-		return -ENOMEM;
-	e->size = sizeof(*e);
-	err = balun_engine_info(0, e);
-	if (!err) {
-		c->args.info.version = BALUN_UAPI_VERSION;
-		c->args.info.works = e->works;
-		strscpy_pad(c->args.info.release, balun_version(), sizeof(c->args.info.release));
-		strscpy_pad(c->args.info.how, e->how, sizeof(c->args.info.how));
-		strscpy_pad(c->args.info.reason, e->reason, sizeof(c->args.info.reason));
-		strscpy_pad(c->args.info.remedy, e->remedy, sizeof(c->args.info.remedy));
-		strscpy_pad(c->args.info.features, e->features, sizeof(c->args.info.features));
-	}
-	kfree(e);
-	return err;
-}
-
-static int call_driver(struct kcall *c)
-{
-	struct balun_engine_driver *d;
-	int err;
-
-	if (c->args.driver.index > U32_MAX)
-		return -ENOENT;
-	d = kzalloc(sizeof(*d), GFP_KERNEL_ACCOUNT);
-	if (!d)
-		return -ENOMEM;
-	d->size = sizeof(*d);
-	err = balun_engine_driver("kernel", c->args.driver.index, d);
-	if (!err) {
-		strscpy_pad(c->args.driver.name, d->name, sizeof(c->args.driver.name));
-		strscpy_pad(c->args.driver.help, d->help, sizeof(c->args.driver.help));
-	}
-	kfree(d);
-	return err;
 }
 
 static int call_create(struct kcall *c)
@@ -304,217 +200,6 @@ static int call_close(struct kcall *c)
 	return handle ? slot_close(c->node, handle % SLOTS, handle) : no_device();
 }
 
-static int call_device(struct kcall *c)
-{
-	struct balun_device_info i = { .size = sizeof(i) };
-	struct balun_device *dev;
-	int err = device_get(c, c->args.device.handle, &dev);
-
-	if (!err)
-		err = balun_device_info(dev, &i);
-	device_put(dev);
-	if (err)
-		return err;
-	c->args.device.id = i.id;
-	strscpy_pad(c->args.device.name, i.name, sizeof(c->args.device.name));
-	c->args.device.mem_total = i.mem_total;
-	c->args.device.mem_used = i.mem_used;
-	c->args.device.caps = i.caps;
-	return 0;
-}
-
-/* an address of the program's: for calls that never follow it but by the program's own mappings */
-static const void *va_of(u64 addr)
-{
-	return (const void *)(uintptr_t)addr;
-}
-
-static int call_migrate(struct kcall *c)
-{
-	struct balun_uapi_migrate *m = &c->args.migrate;
-	struct balun_device *dev;
-	int err = device_get(c, m->handle, &dev);
-
-	if (!err)
-		err = balun_migrate(c->space, va_of(m->addr), m->len, dev, &m->counts);
-	device_put(dev);
-	return err;
-}
-
-static int call_prefetch(struct kcall *c)
-{
-	struct balun_uapi_range *r = &c->args.range;
-	struct balun_device *dev;
-	int err = device_get(c, r->handle, &dev);
-
-	if (!err)
-		err = r->arg ? -EINVAL : balun_prefetch(c->space, va_of(r->addr), r->len, dev);
-	device_put(dev);
-	return err;
-}
-
-static int call_sync(struct kcall *c)
-{
-	return balun_sync(c->space);
-}
-
-static int call_evict(struct kcall *c)
-{
-	struct balun_device *dev;
-	int err = device_get(c, c->args.evict.handle, &dev);
-
-	c->args.evict.freed = 0;
-	if (!err)
-		err = balun_evict(dev, c->args.evict.bytes, &c->args.evict.freed);
-	device_put(dev);
-	return err;
-}
-
-static int call_pin(struct kcall *c)
-{
-	struct balun_uapi_range *r = &c->args.range;
-
-	return r->handle || r->arg ? -EINVAL : balun_pin(c->space, va_of(r->addr), r->len);
-}
-
-static int call_unpin(struct kcall *c)
-{
-	struct balun_uapi_range *r = &c->args.range;
-
-	return r->handle || r->arg ? -EINVAL : balun_unpin(c->space, va_of(r->addr), r->len);
-}
-
-static int call_advise(struct kcall *c)
-{
-	struct balun_uapi_range *r = &c->args.range;
-	struct balun_device *dev;
-	int err = device_get(c, r->handle, &dev);
-
-	if (!err)
-		err = r->arg > U32_MAX
-			      ? -EINVAL
-			      : balun_advise(c->space, va_of(r->addr), r->len, r->arg, dev);
-	device_put(dev);
-	return err;
-}
-
-static int call_fault(struct kcall *c)
-{
-	struct balun_uapi_range *r = &c->args.range;
-	struct balun_device *dev;
-	int err = device_get(c, r->handle, &dev);
-
-	if (!err)
-		err = r->arg > U32_MAX ? -EINVAL
-				       : balun_fault(dev, c->space, r->addr, r->len, r->arg);
-	device_put(dev);
-	return err;
-}
-
-static int call_fence(struct kcall *c)
-{
-	return balun_fence(c->space);
-}
-
-static int call_list(struct kcall *c, bool lost)
-{
-	struct balun_uapi_list *l = &c->args.list;
-	size_t room = min_t(u64, l->n, LIST_MAX), n = 0;
-	struct balun_extent *ext = kcalloc(LIST_MAX, sizeof(*ext), GFP_KERNEL_ACCOUNT);
-	int err;
-
-	if (!ext)
-		return -ENOMEM;
-	if (lost)
-		err = l->len ? -EINVAL : balun_lost(c->space, va_of(l->addr), ext, room, &n);
-	else
-		err = balun_query(c->space, va_of(l->addr), l->len, ext, room, &n);
-	if (!err && copy_to_user(u64_to_user_ptr(l->extents), ext, n * sizeof(*ext)))
-		err = -EFAULT;
-	kfree(ext);
-	l->n = n;
-	l->more = n == room;
-	return err;
-}
-
-static int call_query(struct kcall *c)
-{
-	return call_list(c, false);
-}
-
-static int call_lost(struct kcall *c)
-{
-	return call_list(c, true);
-}
-
-static int call_stats(struct kcall *c)
-{
-	void __user *to = u64_to_user_ptr(c->args.stats.stats);
-	struct balun_stats *s;
-	size_t n;
-	int err;
-
-	if (c->args.stats.len < sizeof(s->size) || c->args.stats.len > PAGE_SIZE)
-		return -EINVAL;
-	n = min_t(size_t, c->args.stats.len, sizeof(*s));
-	s = kzalloc(sizeof(*s), GFP_KERNEL_ACCOUNT);
-	if (!s)
-		return -ENOMEM;
-	s->size = sizeof(*s);
-	err = balun_stats(c->space, s);
-	s->size = c->args.stats.len;
-	if (!err && (copy_to_user(to, s, n) || clear_user(to + n, c->args.stats.len - n)))
-		err = -EFAULT;
-	kfree(s);
-	return err;
-}
-
-/* what the driver may touch under its locks: copies, not the program's memory */
-static int command_run(struct balun_device *dev, const struct balun_uapi_command *u,
-		       struct balun_command *k)
-{
-	void __user *arg = u64_to_user_ptr(u->arg), *data = u64_to_user_ptr(u->data);
-	int err;
-
-	if (copy_from_user(k->arg, arg, k->arg_len) || copy_from_user(k->data, data, k->data_len))
-		return -EFAULT;
-	err = balun_device_command(dev, k);
-	if (copy_to_user(arg, k->arg, k->arg_len) || copy_to_user(data, k->data, k->data_len))
-		err = err ? err : -EFAULT;
-	return err;
-}
-
-static int call_command(struct kcall *c)
-{
-	const struct balun_uapi_command *u = &c->args.command;
-	struct balun_command k = {
-		.driver = u->driver, .code = u->code, .arg_len = u->arg_len, .data_len = u->data_len
-	};
-	struct balun_device *dev;
-	int err;
-
-	if (strnlen(u->driver, sizeof(u->driver)) == sizeof(u->driver) ||
-	    u->arg_len > BALUN_COMMAND_ARG || u->data_len > BALUN_UAPI_DATA) {
-		env_reason("a command has at most %d bytes of argument and %lu of data",
-			   BALUN_COMMAND_ARG, BALUN_UAPI_DATA);
-		return -EINVAL;
-	}
-	err = device_get(c, u->handle, &dev);
-	if (err || !dev)
-		return err ? err : -EINVAL;
-	err = -ENOMEM;
-	if (k.arg_len)
-		k.arg = kzalloc(k.arg_len, GFP_KERNEL_ACCOUNT);
-	if (k.data_len)
-		k.data = balun_mem_alloc(k.data_len);
-	if ((k.arg || !k.arg_len) && (k.data || !k.data_len))
-		err = command_run(dev, u, &k);
-	device_put(dev);
-	balun_mem_free(k.data, k.data_len);
-	kfree(k.arg);
-	return err;
-}
-
 /* ---- the file ---- */
 
 static const struct kcall_op {
@@ -523,26 +208,26 @@ static const struct kcall_op {
 	bool space; /* of the caller's is needed, and stays while it runs */
 } ops[] = {
 #define OP(nr, type, fn, space) [_IOC_NR(BALUN_IOC_##nr)] = { sizeof(struct type), fn, space }
-	OP(INFO, balun_uapi_info, call_info, false),
-	OP(DRIVER, balun_uapi_driver, call_driver, false),
+	OP(INFO, balun_uapi_info, kcall_info, false),
+	OP(DRIVER, balun_uapi_driver, kcall_driver, false),
 	OP(CREATE, balun_uapi_head, call_create, false),
 	OP(DESTROY, balun_uapi_head, call_destroy, false),
 	OP(OPEN, balun_uapi_open, call_open, true),
 	OP(CLOSE, balun_uapi_device, call_close, true),
-	OP(DEVICE, balun_uapi_device, call_device, true),
-	OP(MIGRATE, balun_uapi_migrate, call_migrate, true),
-	OP(PREFETCH, balun_uapi_range, call_prefetch, true),
-	OP(SYNC, balun_uapi_head, call_sync, true),
-	OP(EVICT, balun_uapi_evict, call_evict, true),
-	OP(PIN, balun_uapi_range, call_pin, true),
-	OP(UNPIN, balun_uapi_range, call_unpin, true),
-	OP(ADVISE, balun_uapi_range, call_advise, true),
-	OP(QUERY, balun_uapi_list, call_query, true),
-	OP(LOST, balun_uapi_list, call_lost, true),
-	OP(STATS, balun_uapi_stats, call_stats, true),
-	OP(FAULT, balun_uapi_range, call_fault, true),
-	OP(FENCE, balun_uapi_head, call_fence, true),
-	OP(COMMAND, balun_uapi_command, call_command, true),
+	OP(DEVICE, balun_uapi_device, kcall_device, true),
+	OP(MIGRATE, balun_uapi_migrate, kcall_migrate, true),
+	OP(PREFETCH, balun_uapi_range, kcall_prefetch, true),
+	OP(SYNC, balun_uapi_head, kcall_sync, true),
+	OP(EVICT, balun_uapi_evict, kcall_evict, true),
+	OP(PIN, balun_uapi_range, kcall_pin, true),
+	OP(UNPIN, balun_uapi_range, kcall_unpin, true),
+	OP(ADVISE, balun_uapi_range, kcall_advise, true),
+	OP(QUERY, balun_uapi_list, kcall_query, true),
+	OP(LOST, balun_uapi_list, kcall_lost, true),
+	OP(STATS, balun_uapi_stats, kcall_stats, true),
+	OP(FAULT, balun_uapi_range, kcall_fault, true),
+	OP(FENCE, balun_uapi_head, kcall_fence, true),
+	OP(COMMAND, balun_uapi_command, kcall_command, true),
 #undef OP
 };
 
@@ -571,8 +256,8 @@ static void call_reason(struct kcall *c)
 	size_t n = min_t(size_t, strlen(why) + 1, BALUN_UAPI_REASON);
 
 	BUILD_BUG_ON(BALUN_UAPI_REASON < ENV_REASON_BYTES);
-	if (c->args.head.reason && copy_to_user(u64_to_user_ptr(c->args.head.reason), why, n))
-		env_log(3, "a reason has no room");
+	if (c->args.head.reason)
+		n = copy_to_user(u64_to_user_ptr(c->args.head.reason), why, n);
 }
 
 static long node_ioctl(struct file *file, unsigned int cmd, unsigned long arg)

@@ -13,7 +13,7 @@
  *   fault.c    a CPU touches a page of a device
  *   strays.c   pages taken home by what they are, not by where they are mapped
  *   place.c    accesses in place
- *   ioctl.c    /dev/balun: what programs call
+ *   ioctl.c    /dev/balun: what programs call; calls.c (ioctl.h)
  *
  * Lock order, outermost first: mmap_lock > core's mirror locks > what drivers take in unmap().
  * regions_lock is not held with any of them, except that an insertion takes mmap_lock inside.
