@@ -68,7 +68,7 @@ static void refuses_odd_sizes(void **state)
 
 	assert_int_equal(ram_dev_open(&d, "ram:mem=0"), -EINVAL);
 	assert_int_equal(ram_dev_open(&d, "ram:mem=3M"), -EINVAL);
-	assert_int_equal(ram_dev_open(&d, "ram:mem=17592186044414M"), -EINVAL);
+	assert_int_equal(ram_dev_open(&d, "ram:mem=17592186044414M"), -ENOMEM);
 	assert_int_equal(ram_dev_open(&d, "ram:mem=x"), -EINVAL);
 	assert_string_not_equal(balun_reason(), "");
 }
