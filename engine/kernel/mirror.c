@@ -12,7 +12,7 @@
  * that lock: who checks with the lock before us maps what we then unmap; who checks after us has
  * the new number, by the lock's order.
  */
-#include <linux/mmap_lock.h>
+#include <linux/mm.h>
 #include <linux/sched/mm.h>
 #include <linux/slab.h>
 

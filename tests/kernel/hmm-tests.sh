@@ -11,7 +11,7 @@ test=$(compgen -G "$selftests/[mv]m/hmm-tests.c") || die "hmm-tests: none in $tr
 dir=${test%/*}
 helpers=()
 for f in vm_util.c thp_settings.c hugepage_settings.c; do # what 7.3 shares among its tests
-	grep -q "\"${f%.c}.h\"" "$test" "$dir"/hugepage_settings.h 2>/dev/null && helpers+=("$dir/$f")
+	grep -qE "[\"/]${f%.c}\.h[\">]" "$test" && helpers+=("$dir/$f")
 done
 
 build() {
