@@ -178,6 +178,8 @@ static void moving(struct kit *k, bool home)
 	struct kit_mover m;
 	pthread_t t;
 
+	if (k->kernel && !k->locked)
+		kit_skip("mlockall() is refused: a fault while fork() waits would wait too");
 	if (home)
 		kit_move(k, va, len, k->dev);
 	probe_pause(k->dev, 1);

@@ -7,7 +7,8 @@
 
 #include <sched.h>
 
-#define LOSS_EXT 64
+#define LOSS_EXT   64
+#define LOSS_PAGES 1024
 
 /* is the page in the list of what is lost? */
 static bool listed(struct kit *k, uint64_t page)
@@ -39,35 +40,61 @@ static void wait_lost(struct kit *k, uint64_t want)
 	CHECK_EQ(kit_stats(k).lost_pages, want);
 }
 
-/* a page is right, or lost: SIGBUS, in the list, and query() says so. Returns whether lost */
-static bool check_page(struct kit *k, uint64_t va, uint64_t at, uint64_t seed)
+/* sets lost[i] for each page of the range that is in the list */
+static void list_pages(struct kit *k, uint64_t va, uint64_t len, bool *lost)
 {
-	char got[PAGE], want[PAGE];
-	int rc = k->mem->load(k, va + at, got, PAGE);
+	struct balun_extent e[LOSS_EXT];
+	const void *from = (const void *)va;
+	size_t n, i;
+	uint64_t at;
 
-	CHECK(rc == 0 || rc == -EHWPOISON);
-	CHECK_EQ(listed(k, va + at), rc != 0);
-	CHECK_EQ(kit_query1(k, va + at).where == BALUN_WHERE_LOST, rc != 0);
-	kit_pattern(want, at, PAGE, seed);
-	CHECK(rc || !memcmp(got, want, PAGE));
-	return rc;
+	do {
+		CHECK_OK(balun_lost(k->space, from, e, LOSS_EXT, &n));
+		for (i = 0; i < n && e[i].addr < va + len; i++)
+			for (at = e[i].addr; at < e[i].addr + e[i].len && at < va + len; at += PAGE)
+				lost[(at - va) / PAGE] = true;
+		from = n ? (const void *)(e[n - 1].addr + e[n - 1].len) : NULL;
+	} while (n == LOSS_EXT && i == n);
+}
+
+/*
+ * Each page is right, or lost: SIGBUS, in the list, and query() says so. Returns how many are lost.
+ * @at: of the first page in the pattern
+ */
+static uint64_t count_from(struct kit *k, uint64_t va, uint64_t at, uint64_t len, uint64_t seed)
+{
+	bool lost[LOSS_PAGES] = { false }, listed[LOSS_PAGES] = { false };
+	uint64_t i, n = 0;
+
+	CHECK(len / PAGE <= LOSS_PAGES);
+	for (i = 0; i < len / PAGE; i++) {
+		char got[PAGE], want[PAGE];
+		int rc = k->mem->load(k, va + at + i * PAGE, got, PAGE);
+
+		CHECK(rc == 0 || rc == -EHWPOISON);
+		kit_pattern(want, at + i * PAGE, PAGE, seed);
+		CHECK(rc || !memcmp(got, want, PAGE));
+		lost[i] = rc;
+		n += lost[i];
+	}
+	list_pages(k, va + at, len, listed);
+	for (i = 0; i < len / PAGE; i++) {
+		bool where = kit_query1(k, va + at + i * PAGE).where == BALUN_WHERE_LOST;
+
+		CHECK_EQ(listed[i], lost[i]);
+		CHECK_EQ(where, lost[i]);
+	}
+	return n;
 }
 
 static uint64_t count_lost(struct kit *k, uint64_t va, uint64_t len, uint64_t seed)
 {
-	uint64_t at, lost = 0;
-
-	for (at = 0; at < len; at += PAGE)
-		lost += check_page(k, va, at, seed);
-	return lost;
+	return count_from(k, va, 0, len, seed);
 }
 
 static void check_all_lost(struct kit *k, uint64_t va, uint64_t at, uint64_t len, uint64_t seed)
 {
-	uint64_t end = at + len;
-
-	for (; at < end; at += PAGE)
-		CHECK(check_page(k, va, at, seed));
+	CHECK_EQ(count_from(k, va, at, len, seed), len / PAGE);
 }
 
 /* nothing is asked of a device that said it is dead, and its memory is not read */

@@ -24,6 +24,8 @@ struct moving {
 /* the pages are on their way (home or to the device) and the copy waits */
 static void moving_start(struct kit *k, struct moving *mv, bool home, uint64_t seed)
 {
+	if (k->kernel && !k->locked)
+		kit_skip("mlockall() is refused: a fault while a memory call waits would wait too");
 	mv->va = kit_filled(k, MOVING_LEN, seed);
 	mv->k = k;
 	mv->dev = k->dev;

@@ -241,112 +241,103 @@ static void atomics(struct kit *k)
 	CHECK_EQ(cpu_read64(k, va + 8), 1ULL * ADDS * n);
 }
 
-static void touch_fn(struct soft_worker *w, uint64_t arg)
+static uint64_t fill_args(struct kit *k, uint64_t dst, uint64_t len, uint64_t value)
 {
-	soft_load_u64(w, arg);
-	/* not reached if there is nothing there */
-	soft_store_u64(w, arg, 1);
+	return args_put(k, &(struct soft_args){ .dst = dst, .len = len, .value = value });
 }
 
 /* an access that cannot be made ends the function and is told with its address */
 static void errors(struct kit *k)
 {
 	uint64_t hole = kit_place(k, PAGE), va = kit_filled(k, PAGE, 6), fence, addr = 0;
+	uint64_t in_hole = fill_args(k, hole + 24, 8, 1), in_page = fill_args(k, va + 8, 8, 1);
 
-	CHECK_OK(balun_soft_launch(k->dev, touch_fn, hole + 24, 1, &fence));
+	CHECK_OK(balun_soft_launch(k->dev, balun_soft_fill, in_hole, 1, &fence));
 	CHECK_RC(balun_soft_wait(k->dev, fence, &addr), -EFAULT);
 	CHECK_EQ(addr, hole + 24);
+	CHECK_OK(balun_soft_launch(k->dev, balun_soft_fill, hole, 1, &fence));
+	CHECK_RC(balun_soft_wait(k->dev, fence, &addr), -EFAULT);
+	CHECK(addr >= hole && addr < hole + sizeof(struct soft_args));
 	CHECK_OK(k->mem->protect(k, va, PAGE, KIT_READ));
-	CHECK_OK(balun_soft_launch(k->dev, touch_fn, va + 8, 1, &fence));
+	CHECK_OK(balun_soft_launch(k->dev, balun_soft_fill, in_page, 1, &fence));
 	CHECK_RC(balun_soft_wait(k->dev, fence, &addr), -EPERM);
 	CHECK_EQ(addr, va + 8);
 	CHECK_OK(k->mem->protect(k, va, PAGE, KIT_RW));
-	launch(k, touch_fn, va, 1);
-	CHECK_EQ(cpu_read64(k, va), 1);
+	launch(k, balun_soft_fill, in_page, 1);
+	CHECK_EQ(cpu_read64(k, va + 8), 0x0101010101010101ULL);
 }
 
-static void next_fn(struct soft_worker *w, uint64_t arg)
-{
-	uint64_t v = soft_load_u64(w, arg);
-
-	if (!w->index)
-		soft_store_u64(w, arg, v * 3 + 1);
-}
-
-/* commands run in order */
+/* commands run in order: each copy has what the fill before it wrote, not what the next one does */
 static void order(struct kit *k)
 {
-	uint64_t va = kit_map(k, PAGE, KIT_RW), fence, last = 0, want = 0;
-	int i;
+	uint64_t src = kit_map(k, PAGE, KIT_RW), dst = kit_map(k, 30 * PAGE, KIT_RW), fence,
+		 last = 0;
+	uint64_t i, fill_at, copy_at;
 
 	for (i = 0; i < 30; i++) {
-		CHECK_OK(balun_soft_launch(k->dev, next_fn, va, 1, &fence));
+		fill_at = fill_args(k, src, PAGE, i + 1);
+		copy_at = args_put(
+			k, &(struct soft_args){ .src = src, .dst = dst + i * PAGE, .len = PAGE });
+		CHECK_OK(balun_soft_launch(k->dev, balun_soft_fill, fill_at, 0, &fence));
 		CHECK(fence > last);
-		last = fence;
-		want = want * 3 + 1;
+		CHECK_OK(balun_soft_launch(k->dev, balun_soft_copy, copy_at, 0, &last));
+		CHECK(last > fence);
 	}
 	CHECK_OK(balun_soft_wait(k->dev, last, NULL));
-	CHECK_EQ(cpu_read64(k, va), want);
-}
-
-static void sweep_fn(struct soft_worker *w, uint64_t arg)
-{
-	uint64_t at;
-
-	for (at = 64 * w->index; at < 64 * PAGE; at += PAGE)
-		soft_store_u64(w, arg + at, soft_load_u64(w, arg + at) + 1);
+	for (i = 0; i < 30; i++)
+		CHECK_EQ(cpu_read64(k, dst + i * PAGE + 8), (i + 1) * 0x0101010101010101ULL);
 }
 
 /* beside a CPU that touches, moves, and changes the mapping */
 static void while_moving(struct kit *k)
 {
-	uint64_t va = kit_map(k, 64 * PAGE, KIT_RW), fence, i, j;
-	int n = balun_soft_workers(k->dev), wkr;
+	uint64_t len = 64 * PAGE, src = kit_map(k, len, KIT_RW), dst = kit_map(k, len, KIT_RW), i;
+	uint64_t a = args_put(k, &(struct soft_args){ .src = src, .dst = dst, .len = len }), fence;
 
 	for (i = 0; i < 40; i++) {
-		CHECK_OK(balun_soft_launch(k->dev, sweep_fn, va, 0, &fence));
-		kit_migrate(k, va, 64 * PAGE, i & 1 ? k->dev : NULL);
-		cpu_write64(k, va + i * PAGE + 4000, i);
-		CHECK_OK(k->mem->protect(k, va + 5 * PAGE, PAGE, KIT_RW));
+		kit_fill(k, src, len, i);
+		CHECK_OK(balun_soft_launch(k->dev, balun_soft_copy, a, 0, &fence));
+		kit_migrate(k, i & 2 ? src : dst, len, i & 1 ? k->dev : NULL);
+		kit_verify_part(k, src, i * PAGE, PAGE, i);
+		CHECK_OK(k->mem->protect(k, dst + 5 * PAGE, PAGE, KIT_RW));
 		CHECK_OK(balun_soft_wait(k->dev, fence, NULL));
+		kit_verify(k, dst, len, i);
 	}
-	for (j = 0; j < 64; j++)
-		for (wkr = 0; wkr < n; wkr++)
-			CHECK_EQ(cpu_read64(k, va + j * PAGE + 64 * wkr), 40);
 }
 
-static void scan_fn(struct soft_worker *w, uint64_t arg)
+/* the device sums up a range many times */
+static uint64_t launch_sums(struct kit *k, uint64_t va, uint64_t len, unsigned int n)
 {
-	uint64_t at, round;
+	uint64_t a = args_put(k, &(struct soft_args){ .src = va, .len = len }), fence = 0;
 
-	for (round = 0; round < 1000; round++)
-		for (at = 0; at < 64 * PAGE; at += PAGE)
-			soft_load_u64(w, arg + at);
+	while (n--)
+		CHECK_OK(balun_soft_launch(k->dev, balun_soft_reduce, a, 0, &fence));
+	return fence;
 }
 
-/* what it works on is unmapped: the function ends with -EFAULT, the device lives */
+/* what it works on is unmapped: the functions end with -EFAULT, the device lives */
 static void munmap_running(struct kit *k)
 {
-	uint64_t va = kit_filled(k, 64 * PAGE, 7), other = kit_map(k, PAGE, KIT_RW), fence, addr;
+	uint64_t len = 64 * PAGE, va = kit_filled(k, len, 7), other = kit_map(k, PAGE, KIT_RW),
+		 addr;
+	uint64_t fence = launch_sums(k, va, len, 100);
 	int rc;
 
-	CHECK_OK(balun_soft_launch(k->dev, scan_fn, va, 0, &fence));
-	CHECK_OK(k->mem->unmap(k, va, 64 * PAGE));
+	CHECK_OK(k->mem->unmap(k, va, len));
 	rc = balun_soft_wait(k->dev, fence, &addr);
 	CHECK(rc == 0 || rc == -EFAULT);
 	if (rc)
-		CHECK(addr >= va && addr < va + 64 * PAGE);
-	launch(k, touch_fn, other, 1);
-	CHECK_EQ(cpu_read64(k, other), 1);
+		CHECK(addr >= va && addr < va + len);
+	launch(k, balun_soft_fill, fill_args(k, other, PAGE, 1), 1);
+	CHECK_EQ(cpu_read64(k, other), 0x0101010101010101ULL);
 }
 
 /* the device is closed while functions run: bounded, and memory is whole */
 static void close_running(struct kit *k)
 {
-	uint64_t va = kit_filled(k, 64 * PAGE, 8), fence, i;
+	uint64_t va = kit_filled(k, 64 * PAGE, 8);
 
-	for (i = 0; i < 5; i++)
-		CHECK_OK(balun_soft_launch(k->dev, scan_fn, va, 0, &fence));
+	launch_sums(k, va, 64 * PAGE, 100);
 	CHECK_OK(kit_close(k, k->dev));
 	kit_verify(k, va, 64 * PAGE, 8);
 }
@@ -370,9 +361,9 @@ const struct kit_case cases_soft[] = {
 	{ "soft-histogram", histogram, NULL, KIT_SOFT },
 	{ "soft-search", search, NULL, KIT_SOFT },
 	{ "soft-workers", workers, NULL, KIT_SOFT },
-	{ "soft-chase-pointers", chase, NULL, KIT_SOFT },
-	{ "soft-sizes", sizes, NULL, KIT_SOFT },
-	{ "soft-atomics", atomics, NULL, KIT_SOFT },
+	{ "soft-chase-pointers", chase, NULL, KIT_SOFT | KIT_OWN_FN },
+	{ "soft-sizes", sizes, NULL, KIT_SOFT | KIT_OWN_FN },
+	{ "soft-atomics", atomics, NULL, KIT_SOFT | KIT_OWN_FN },
 	{ "soft-errors", errors, NULL, KIT_SOFT },
 	{ "soft-order", order, NULL, KIT_SOFT },
 	{ "soft-while-moving", while_moving, NULL, KIT_SOFT },

@@ -7,6 +7,7 @@
 #include <sched.h>
 #include <stdarg.h>
 #include <stdlib.h>
+#include <sys/mman.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -160,13 +161,15 @@ static void *warm_main(void *arg)
 
 /*
  * While a copy waits in the kernel nobody can change the mappings of the process. What a case does
- * meanwhile must not need one: stacks of threads are taken from those that have ended.
+ * meanwhile must not need one: stacks of threads are taken from those that have ended. And once
+ * somebody waits to change one, not even a fault is served: code and data are here before.
  */
-static void kit_warm(void)
+static void kit_warm(struct kit *k)
 {
 	pthread_t t[KIT_WARM];
 	int i;
 
+	k->locked = !mlockall(MCL_CURRENT);
 	for (i = 0; i < KIT_WARM; i++)
 		t[i] = kit_thread(warm_main, NULL);
 	for (i = 0; i < KIT_WARM; i++)
@@ -181,7 +184,7 @@ static void kit_begin(const struct kit_case *c, struct kit *k)
 		CHECK_OK(balun_driver_load(k->so));
 	k->next_va = KIT_BASE;
 	if (k->kernel)
-		kit_warm();
+		kit_warm(k);
 	if (c->flags & KIT_NO_SPACE)
 		return;
 	CHECK_OK(kit_open_space(k));
@@ -204,6 +207,8 @@ static void kit_needs(const struct kit_case *c, struct kit *k)
 	if (c->flags & KIT_HERE && k->kernel)
 		kit_skip("looks at drivers and memory in its own process, and these are in the "
 			 "kernel");
+	if (c->flags & KIT_OWN_FN && k->kernel)
+		kit_skip("launches a function of the program, and the device is the kernel's");
 	if (KIT_TSAN && (c->flags & KIT_CHILD || (c->flags & KIT_FORK && k->mem == &mem_process)))
 		kit_skip("forks a process with threads, which TSan cannot follow");
 	if (c->flags & KIT_SOFT && (!k->dev || balun_soft_workers(k->dev) < 0))
@@ -235,7 +240,7 @@ static void kit_end(struct kit *k)
 	kit_check_breach(k->kernel ? kit_last_of_kernel(k) : probe_last_breach());
 }
 
-#define KIT_EARLY (KIT_PROCESS | KIT_FORK | KIT_CHILD | KIT_HERE)
+#define KIT_EARLY (KIT_PROCESS | KIT_FORK | KIT_CHILD | KIT_HERE | KIT_OWN_FN)
 
 int kit_run(const struct kit_case *c, struct kit *k)
 {

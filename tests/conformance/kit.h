@@ -80,6 +80,7 @@ extern const struct mem_ops mem_process, mem_sim;
  * @seed: for random choices
  * @mem: the program's side of memory
  * @kernel: the engine is "kernel": space and devices are balun.ko's
+ * @locked: the program's code and data are in memory, and stay (with @kernel)
  * @space: NULL with KIT_NO_SPACE
  * @dev: first device; NULL with KIT_NO_DEVICE
  */
@@ -87,7 +88,7 @@ struct kit {
 	const char *driver, *engine, *so;
 	uint64_t seed;
 	const struct mem_ops *mem;
-	bool kernel;
+	bool kernel, locked;
 	struct balun_space *space;
 	struct balun_device *dev;
 	struct balun_device *devices[KIT_MAX_DEVICES];
@@ -103,6 +104,7 @@ struct kit {
 #define KIT_PROCESS   (1u << 2) /* needs a real process */
 #define KIT_FORK      (1u << 3) /* forks, by k->mem: on uffd not under TSan */
 #define KIT_SOFT      (1u << 4) /* launches functions: the driver is soft */
+#define KIT_OWN_FN    (1u << 9) /* these are functions of this program */
 #define KIT_PEER      (1u << 5) /* needs BALUN_CAP_PEER */
 #define KIT_CHILD     (1u << 6) /* forks this very process, on any engine: not under TSan */
 #define KIT_HERE      (1u << 8) /* looks at what is in this process: not on engine "kernel" */

@@ -70,7 +70,7 @@ reports+='|kmemleak: [0-9]+ new|stall'
 # timers that come late are this emulation's; pages that a test loses are the test's affair
 harmless='hrtimer: interrupt took|clocksource: |balun-test:|^\[[ 0-9.]+\] reboot: '
 harmless+='|loading out-of-tree module taints kernel|module verification failed'
-harmless+='|balun: .* (is|are|pages:) lost(:|$)'
+harmless+='|balun: .* (is|are|KiB:) lost(:|$)'
 
 # find_kernel NAME CONFIG: sets $image, $release, $kdir, $ktree, $kversion; builds what is missing
 find_kernel() {
