@@ -125,16 +125,22 @@ static void report(const struct bench *b, struct result *r, const char *detail, 
 		printf("%-24s (%s)\n", "", detail);
 }
 
-static int run_bench(const struct bench *b, unsigned int runs, bool json)
+struct bench_args {
+	const char *engine;
+	bool json;
+	unsigned int runs;
+};
+
+static int run_bench(const struct bench *b, const struct bench_args *args)
 {
 	static struct result r;
-	struct bench_run run = { .seed = 1 };
-	int err = measure(b, &run, runs ? runs : b->runs, &r);
+	struct bench_run run = { .engine = args->engine, .seed = 1 };
+	int err = measure(b, &run, args->runs ? args->runs : b->runs, &r);
 
 	if (err)
-		report_missing(b, run.detail, err, json);
+		report_missing(b, run.detail, err, args->json);
 	else
-		report(b, &r, run.detail, json);
+		report(b, &r, run.detail, args->json);
 	fflush(stdout);
 	return err;
 }
@@ -160,31 +166,25 @@ static void print_list(void)
 static void usage(FILE *f)
 {
 	fprintf(f,
-		"usage: balun bench [--json] [--runs N] [NAME...]\n"
+		"usage: balun bench [--engine NAME] [--json] [--runs N] [NAME...]\n"
 		"       balun bench --list\n\n"
 		"Measures this machine: each figure stands beside its raw limit, taken in the\n"
 		"same run. Without NAME all of them.\n\n"
-		"  --json    one JSON object per line\n"
-		"  --runs N  pairs to measure, 1 to %d (default: by bench)\n"
-		"  --list    names and what they measure\n"
-		"  --help    this text\n",
+		"  --engine NAME  uffd (default) or kernel\n"
+		"  --json         one JSON object per line\n"
+		"  --runs N       pairs to measure, 1 to %d (default: by bench)\n"
+		"  --list         names and what they measure\n"
+		"  --help         this text\n",
 		MAX_RUNS);
 }
-
-struct bench_args {
-	bool json;
-	unsigned int runs;
-};
 
 /* -1: go on; else the exit code */
 static int parse(int argc, char **argv, struct bench_args *ret)
 {
 	static const struct option option[] = {
-		{ "json", no_argument, NULL, 'j' },
-		{ "runs", required_argument, NULL, 'r' },
-		{ "list", no_argument, NULL, 'l' },
-		{ "help", no_argument, NULL, 'h' },
-		{ 0 },
+		{ "engine", required_argument, NULL, 'e' }, { "json", no_argument, NULL, 'j' },
+		{ "runs", required_argument, NULL, 'r' },   { "list", no_argument, NULL, 'l' },
+		{ "help", no_argument, NULL, 'h' },	    { 0 },
 	};
 	unsigned long n;
 	char *end;
@@ -193,6 +193,9 @@ static int parse(int argc, char **argv, struct bench_args *ret)
 	optind = 0;
 	while ((c = getopt_long(argc, argv, "", option, NULL)) != -1) {
 		switch (c) {
+		case 'e':
+			ret->engine = optarg;
+			break;
 		case 'j':
 			ret->json = true;
 			break;
@@ -221,7 +224,7 @@ static int parse(int argc, char **argv, struct bench_args *ret)
 
 int bench_main(int argc, char **argv)
 {
-	struct bench_args args = { 0 };
+	struct bench_args args = { .engine = "uffd" };
 	int code = parse(argc, argv, &args), i, err, failed = 0, skipped = 0, n = 0;
 
 	if (code >= 0)
@@ -234,8 +237,7 @@ int bench_main(int argc, char **argv)
 	}
 	n = optind < argc ? argc - optind : (int)NR_BENCHES;
 	for (i = 0; i < n; i++) {
-		err = run_bench(optind < argc ? find(argv[optind + i]) : list[i], args.runs,
-				args.json);
+		err = run_bench(optind < argc ? find(argv[optind + i]) : list[i], &args);
 		failed += err && err != -EOPNOTSUPP;
 		skipped += err == -EOPNOTSUPP;
 	}

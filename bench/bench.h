@@ -23,6 +23,7 @@ struct raw_uffd {
 
 /* one run of a bench; each uses the fields that it needs, all start as zero */
 struct bench_run {
+	const char *engine;
 	struct balun_space *space;
 	struct balun_device *dev[BENCH_MAX_DEVICES];
 	char *mem, *raw_mem, *raw_to; /* Balun's, and the limit's: never the same */
@@ -62,7 +63,7 @@ double bench_now_ns(void);
 /* records what went wrong, for people; returns @err */
 int bench_fail(struct bench_run *run, int err, const char *fmt, ...)
 	__attribute__((format(printf, 3, 4)));
-/* space on the real engine and devices by spec (NULL: none) */
+/* space on the engine and devices by spec (NULL: none) */
 int bench_begin(struct bench_run *run, const char *spec0, const char *spec1);
 void bench_end(struct bench_run *run);
 /* aligned to 2 MiB, of huge pages if @huge (and there are any), else of none; filled, never zero */

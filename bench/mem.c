@@ -29,7 +29,7 @@ int bench_fail(struct bench_run *run, int err, const char *fmt, ...)
 
 int bench_begin(struct bench_run *run, const char *spec0, const char *spec1)
 {
-	const struct balun_space_opts opts = { .size = sizeof(opts), .engine = "uffd" };
+	const struct balun_space_opts opts = { .size = sizeof(opts), .engine = run->engine };
 	const char *spec[BENCH_MAX_DEVICES] = { spec0, spec1 };
 	int err, i;
 

@@ -363,7 +363,7 @@ BALUN_API int balun_stats(struct balun_space *space, struct balun_stats *ret_sta
  * @name: "uffd", "kernel", "sim"
  * @works: whether a space can be created with it now
  * @how: how it was opened or what it uses ("/dev/userfaultfd", "copy fallback", ...)
- * @reason: if not, why not
+ * @reason: if not, why not; or what of it does not work, "" if all does
  * @remedy: what to do about it; "" if nothing
  * @features: features found, separated by spaces; a leading '-' marks one that is missing
  */
