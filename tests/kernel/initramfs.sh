@@ -39,7 +39,10 @@ for f in "$@"; do
 	case $f in
 	*:*) mkdir -p "$root$(dirname "${f#*:}")" && cp -L "${f%%:*}" "$root${f#*:}" || exit 1 ;;
 	*.ko) cp "$f" "$root/lib/modules/$release/" || exit 1 ;;
-	*) cp -L "$f" "$root/bin/" && libraries "$f" || exit 1 ;;
+	*)
+		cp -L "$f" "$root/bin/" && libraries "$f" || exit 1
+		echo "${f##*/}" >>"$root/programs"
+		;;
 	esac
 done
 depmod -b "$root" "$release" 2>/dev/null

@@ -5,18 +5,19 @@
 # t NAME LIMIT_S COMMAND: one test. Its output stays between @@begin and @@end, at most
 # 20,000 lines of it; the kernel's log since the last test follows, line by line, as "@@log ".
 t() {
-	local name=$1 limit=$2 t0 t1
+	local name=$1 limit=$2 t0 t1 rc
 	shift 2
 	echo "@@begin $name"
 	echo "balun-test: $name" >/dev/kmsg
 	t0=$(cut -d. -f1 /proc/uptime)
-	{
-		timeout -s KILL "$limit" sh -c "$*"
-		echo $? >/tmp/.rc
-	} </dev/null 2>&1 | awk 'NR <= 20000'
+	timeout -s KILL "$limit" sh -c "$*" </dev/null >/tmp/.out 2>&1
+	rc=$?
+	# what it left running is no part of the next test
+	killall -q -9 $(cat /programs)
+	awk 'NR <= 20000' /tmp/.out
 	t1=$(cut -d. -f1 /proc/uptime)
 	echo
-	echo "@@end $name $(cat /tmp/.rc) $((t1 - t0))"
+	echo "@@end $name $rc $((t1 - t0))"
 	dmesg -r -c | head -n 2000 | sed 's/^/@@log /'
 }
 
@@ -29,11 +30,6 @@ leaks() {
 	echo scan >/sys/kernel/debug/kmemleak
 	cat /sys/kernel/debug/kmemleak
 	! grep -q . /sys/kernel/debug/kmemleak
-}
-
-# What keeps the modules busy: threads, eviction, calls of memory management, for some seconds
-work() {
-	balun conform --engine kernel --driver soft:mem=32M --case "${1:-threads-*}" >/tmp/work 2>&1
 }
 
 # All of Balun's modules; and gone again, those first that no other one needs
