@@ -144,6 +144,11 @@ static void take_page(struct kengine *k, struct ktransit *t, struct engine_batch
 			return;
 		}
 		b->origin[i] = p.src_dev << 28 | (u32)kpage_no(kpage_device(page), page);
+	} else if (!b->dst) {
+		/* Dropped since it was looked at, by who has mmap_lock for reading too (madvise):
+		 * holes are collected whatever was asked for. Nobody would fill a page for it. */
+		b->status[i] = PAGE_BUSY;
+		return;
 	} else if (page) {
 		p.src_kind = BALUN_KIND_SYSTEM;
 		p.src = page_bus(page);
