@@ -43,13 +43,23 @@ static unsigned int page_index(uint64_t va)
 
 /* ---- nodes; lock held ---- */
 
+/* unmap() takes the lock too, and may be called to free memory: none is freed for this */
+static uint64_t *chunk_alloc(void)
+{
+	unsigned int flags = env_noreclaim_begin();
+	uint64_t *c = balun_mem_alloc(CHUNK_NODES * BALUN_PAGE_SIZE);
+
+	env_noreclaim_end(flags);
+	return c;
+}
+
 static uint64_t *node_get(struct soft_mmu *m)
 {
 	uint64_t *n = m->spare;
 	unsigned int i;
 
 	if (!n) {
-		uint64_t *c = balun_mem_alloc(CHUNK_NODES * BALUN_PAGE_SIZE);
+		uint64_t *c = chunk_alloc();
 
 		if (!c)
 			return NULL;
