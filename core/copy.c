@@ -160,14 +160,20 @@ void core_copy_batch(struct balun_space *sp, struct core_work *w)
 int core_read_device(struct balun_space *sp, unsigned int dev_id, uint64_t off, void *host,
 		     uint64_t len)
 {
-	struct balun_device *dev = sp->device[dev_id];
+	struct balun_device *dev = core_device_find(sp, dev_id);
 	const struct balun_copy op = { .dst = (uintptr_t)host,
 				       .dst_kind = BALUN_KIND_SYSTEM,
 				       .src = off,
 				       .src_kind = BALUN_KIND_LOCAL,
 				       .len = len };
 	uint64_t cookie;
-	int err = core_is_lost(sp, dev_id) ? -ENODEV : dev->ops.copy(dev->priv, &op, 1, &cookie);
+	int err;
 
-	return err ? err : dev->ops.copy_wait(dev->priv, cookie);
+	if (!dev)
+		return -ENODEV;
+	err = core_is_lost(sp, dev_id) ? -ENODEV : dev->ops.copy(dev->priv, &op, 1, &cookie);
+	if (!err)
+		err = dev->ops.copy_wait(dev->priv, cookie);
+	core_device_put(dev);
+	return err;
 }

@@ -207,6 +207,8 @@ void core_resident_forget(struct balun_device *dev);
 /* NULL: no such device, or it is closing or lost */
 struct balun_device *core_device_get(struct balun_space *sp, unsigned int id);
 void core_device_put(struct balun_device *dev);
+/* as get, but of a device that may be closing or lost (loss.c) */
+struct balun_device *core_device_find(struct balun_space *sp, unsigned int id);
 /* the same with move_lock held */
 struct balun_device *core_device_hold(struct balun_space *sp, unsigned int id);
 void core_device_release(struct balun_device *dev);

@@ -84,7 +84,8 @@ struct engine_piece {
  * page and @piece for those PAGE_TAKEN. Core copies, sets PAGE_FAILED where that failed, commit()
  * turns PAGE_TAKEN into PAGE_MOVED or PAGE_GONE or PAGE_BUSY (restored) and puts PAGE_FAILED back.
  * After commit core frees: the source memory of MOVED and GONE device pages; the destination memory
- * of all but MOVED.
+ * of all but MOVED, except where the engine has set @place to ~0: it tells by core_release_place()
+ * when that is free.
  *
  * Large: lives in env memory, never on a stack.
  */
@@ -226,6 +227,8 @@ void core_invalidate_now(struct balun_space *sp, uint64_t va, uint64_t len);
 /* device memory is let go of: the pages at @va, not in transit, were unmapped or dropped */
 void core_release(struct balun_space *sp, unsigned int dev, uint64_t va, uint64_t off,
 		  uint64_t len);
+/* the same of memory that was given for pages which have not moved there: place was set to ~0 */
+void core_release_place(struct balun_space *sp, unsigned int dev, uint64_t off, uint64_t len);
 /* pages on a device have changed their address (mremap): they are at @to now. With the engine's
  * lock, so that nobody releases them before core has heard of them */
 void core_moved(struct balun_space *sp, unsigned int dev, uint64_t to, uint64_t len);
@@ -240,6 +243,9 @@ bool core_cpu_ahead(struct balun_space *sp);
  * may hold its lock. 0 or -errno */
 int core_read_device(struct balun_space *sp, unsigned int dev, uint64_t off, void *host,
 		     uint64_t len);
+/* pages that evict_strays() or a CPU's fault of another process did not get: the engine has
+ * poisoned them */
+void core_strays_lost(struct balun_space *sp, unsigned int dev, uint64_t pages);
 /* the program wants the page to stay where it is (pages that the engine evicts by itself) */
 bool core_is_pinned(struct balun_space *sp, uint64_t va);
 /* the driver said so: what the device's memory holds is not to be read, host memory neither */

@@ -290,6 +290,14 @@ void core_release(struct balun_space *sp, unsigned int dev_id, uint64_t va, uint
 	}
 }
 
+void core_release_place(struct balun_space *sp, unsigned int dev_id, uint64_t off, uint64_t len)
+{
+	struct balun_device *dev = env_load(&sp->device[dev_id]);
+
+	if (dev)
+		core_free_place(dev, off >> BALUN_PAGE_SHIFT, len >> BALUN_PAGE_SHIFT);
+}
+
 void core_moved(struct balun_space *sp, unsigned int dev_id, uint64_t to, uint64_t len)
 {
 	struct balun_device *dev = env_load(&sp->device[dev_id]);

@@ -18,8 +18,7 @@ bool core_device_is_lost(const struct balun_space *sp, unsigned int dev)
 	return core_is_lost(sp, dev);
 }
 
-/* as core_device_get(), but of a device that may be lost */
-static struct balun_device *device_hold(struct balun_space *sp, unsigned int id)
+struct balun_device *core_device_find(struct balun_space *sp, unsigned int id)
 {
 	struct balun_device *dev;
 
@@ -31,6 +30,24 @@ static struct balun_device *device_hold(struct balun_space *sp, unsigned int id)
 	return dev;
 }
 
+static void count_lost(struct balun_device *dev, uint64_t pages)
+{
+	core_count(&dev->space->stats.lost_pages, pages);
+	core_count(&dev->lost_pages, pages);
+}
+
+void core_strays_lost(struct balun_space *sp, unsigned int id, uint64_t pages)
+{
+	struct balun_device *dev = core_device_find(sp, id);
+
+	if (!dev)
+		return;
+	count_lost(dev, pages);
+	env_log(0, "%llu KiB are lost: %s does not give them back",
+		(unsigned long long)pages << (BALUN_PAGE_SHIFT - 10), dev->name);
+	core_device_put(dev);
+}
+
 /*
  * Device @id will not give back pages of [va, va + len), inside one block. They may have changed
  * since that was found out (unmapped, home, on their way): those are not lost. A device may have
@@ -38,7 +55,7 @@ static struct balun_device *device_hold(struct balun_space *sp, unsigned int id)
  */
 uint64_t core_lose(struct balun_space *sp, unsigned int id, uint64_t va, uint64_t len)
 {
-	struct balun_device *dev = device_hold(sp, id);
+	struct balun_device *dev = core_device_find(sp, id);
 	uint64_t lost;
 
 	if (!dev)
@@ -47,8 +64,7 @@ uint64_t core_lose(struct balun_space *sp, unsigned int id, uint64_t va, uint64_
 	lost = sp->engine->poison(sp->e, id, va, len);
 	core_invalidate_end(sp, va, len);
 	if (lost) {
-		core_count(&sp->stats.lost_pages, lost);
-		core_count(&dev->lost_pages, lost);
+		count_lost(dev, lost);
 		env_log(0, "%llu KiB at 0x%llx are lost: %s does not give them back",
 			(unsigned long long)lost << (BALUN_PAGE_SHIFT - 10), (unsigned long long)va,
 			dev->name);

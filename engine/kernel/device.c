@@ -5,14 +5,32 @@
  *
  * A page is free (no reference, bit in used clear), taken (used), or freed: the kernel has dropped
  * its last reference, in whatever context, and core has not been told yet. Only core gives a place
- * out again, so a page is not taken before core was told. Core frees by itself the places of pages
- * that it gave and that did not move there (kpage_forget()).
+ * out again, so a page is not taken before core was told. That goes for pages too that were taken
+ * and to which nothing moved: an eviction may have a reference for a moment (evict_chunk()), and
+ * the place is not to be taken before that is gone.
+ *
+ * The struct lives until the last page has come free and was told of: who has a page of it, as a
+ * CPU's fault has, may use it. The engine's table of devices is read with k->devices.
  */
 #include <linux/ioport.h>
 #include <linux/module.h>
 #include <linux/slab.h>
 
 #include "engine/kernel/kernel.h"
+
+static struct workqueue_struct *work_queue;
+
+int kdevices_init(void)
+{
+	work_queue = alloc_workqueue("balun", WQ_UNBOUND, 0);
+	return work_queue ? 0 : -ENOMEM;
+}
+
+/* the work that gives up the module's last reference ends before the module's text does */
+void kdevices_exit(void)
+{
+	destroy_workqueue(work_queue);
+}
 
 static bool is_used(struct kdev *d, unsigned long no)
 {
@@ -27,10 +45,9 @@ static void page_is_free(compat_freed_t *freed)
 	unsigned long no = kpage_no(d, page), flags;
 
 	spin_lock_irqsave(&d->lock, flags);
-	if (is_used(d, no)) {
-		__set_bit(no, d->freed);
-		schedule_work(&d->work);
-	}
+	WARN_ON_ONCE(!is_used(d, no));
+	__set_bit(no, d->freed);
+	queue_work(work_queue, &d->work);
 	spin_unlock_irqrestore(&d->lock, flags);
 }
 
@@ -51,27 +68,19 @@ struct page *kpage_take(struct kdev *d, unsigned long no, u64 va, bool hold)
 	WARN_ON_ONCE(is_used(d, no));
 	__set_bit(no, d->used);
 	d->nused++;
-	d->at[no] = va | (kind == COHERENT ? KPAGE_COHERENT : 0);
+	d->at[no] = va | KPAGE_NEW | (kind == COHERENT ? KPAGE_COHERENT : 0);
 	spin_unlock_irqrestore(&d->lock, flags);
 	compat_zone_device_page_init(page, &d->pagemap[kind]);
 	return page;
 }
 
-void kpage_forget(struct kdev *d, struct page *page)
+void kpage_settle(struct kdev *d, struct page *page)
 {
-	unsigned long flags;
+	unsigned long no = kpage_no(d, page), flags;
 
 	spin_lock_irqsave(&d->lock, flags);
-	__clear_bit(kpage_no(d, page), d->used);
-	d->nused--;
+	WRITE_ONCE(d->at[no], d->at[no] & ~KPAGE_NEW);
 	spin_unlock_irqrestore(&d->lock, flags);
-}
-
-void kpage_drop(struct kdev *d, struct page *page)
-{
-	kpage_forget(d, page);
-	unlock_page(page);
-	put_page(page);
 }
 
 bool kpage_lost(struct kdev *d, struct page *page)
@@ -79,30 +88,82 @@ bool kpage_lost(struct kdev *d, struct page *page)
 	return READ_ONCE(d->at[kpage_no(d, page)]) & KPAGE_LOST;
 }
 
+/* lock held; false: it was lost already */
+static bool lose(struct kdev *d, unsigned long no)
+{
+	if (d->at[no] & KPAGE_LOST)
+		return false;
+	WRITE_ONCE(d->at[no], d->at[no] | KPAGE_LOST);
+	d->nlost++;
+	return true;
+}
+
 void kpage_lose(struct kdev *d, struct page *page)
 {
 	unsigned long no = kpage_no(d, page), flags;
 
 	spin_lock_irqsave(&d->lock, flags);
-	WRITE_ONCE(d->at[no], d->at[no] | KPAGE_LOST);
+	lose(d, no);
 	spin_unlock_irqrestore(&d->lock, flags);
 }
 
-/* takes the next run of freed pages that were one after the other: returns how many, 0: none */
-static unsigned long next_freed(struct kdev *d, unsigned long *ret_no, u64 *ret_va)
+/* all that is left but for coherent memory: returns how many pages */
+unsigned long kdevice_lose(struct kdev *d)
 {
+	unsigned long no, n = 0;
+
+	spin_lock_irq(&d->lock);
+	for_each_set_bit(no, d->used, d->npages)
+	{
+		if (!test_bit(no, d->freed) && !(d->at[no] & KPAGE_COHERENT))
+			n += lose(d, no);
+	}
+	spin_unlock_irq(&d->lock);
+	return n;
+}
+
+bool kdevice_enter(struct kdev *d, struct page *page)
+{
+	unsigned long flags;
+	bool lost;
+
+	spin_lock_irqsave(&d->lock, flags);
+	lost = d->at[kpage_no(d, page)] & KPAGE_LOST;
+	d->faults += !lost;
+	spin_unlock_irqrestore(&d->lock, flags);
+	return !lost;
+}
+
+void kdevice_leave(struct kdev *d)
+{
+	unsigned long flags;
+
+	spin_lock_irqsave(&d->lock, flags);
+	if (!--d->faults)
+		wake_up_all(&d->idle);
+	spin_unlock_irqrestore(&d->lock, flags);
+}
+
+/*
+ * Takes the next run of freed pages that were one after the other: returns how many, 0: none.
+ * *ret_at: the address, and KPAGE_NEW where no page has moved to
+ */
+static unsigned long next_freed(struct kdev *d, unsigned long *ret_no, u64 *ret_at)
+{
+	const u64 same = KPAGE_ADDR | KPAGE_NEW;
 	unsigned long no, n = 0;
 
 	spin_lock_irq(&d->lock);
 	no = find_first_bit(d->freed, d->npages);
 	*ret_no = no;
 	if (no < d->npages)
-		*ret_va = d->at[no] & KPAGE_ADDR;
+		*ret_at = d->at[no] & same;
 	for (; no < d->npages && test_bit(no, d->freed) &&
-	       (d->at[no] & KPAGE_ADDR) == *ret_va + n * PAGE_SIZE;
+	       (d->at[no] & same) == *ret_at + n * PAGE_SIZE;
 	     no++, n++) {
 		__clear_bit(no, d->freed);
 		__clear_bit(no, d->used);
+		d->nlost -= d->at[no] & KPAGE_LOST ? 1 : 0;
 		d->at[no] = 0;
 		d->nused--;
 	}
@@ -110,17 +171,39 @@ static unsigned long next_freed(struct kdev *d, unsigned long *ret_no, u64 *ret_
 	return n;
 }
 
-void kdevice_tell(struct kdev *d)
+static void tell(struct kdev *d)
 {
 	unsigned long no, n;
-	u64 va;
+	u64 at;
 
+	while ((n = next_freed(d, &no, &at))) {
+		u64 off = (u64)no << PAGE_SHIFT, len = (u64)n << PAGE_SHIFT;
+
+		if (d->ended)
+			continue;
+		if (at & KPAGE_NEW)
+			core_release_place(d->k->space, d->id, off, len);
+		else
+			core_release(d->k->space, d->id, at, off, len);
+	}
+}
+
+void kdevice_tell(struct kdev *d)
+{
 	mutex_lock(&d->told_lock);
-	while ((n = next_freed(d, &no, &va)))
-		if (!d->ended)
-			core_release(d->k->space, d->id, va, (u64)no << PAGE_SHIFT,
-				     (u64)n << PAGE_SHIFT);
+	tell(d);
 	mutex_unlock(&d->told_lock);
+}
+
+void kdevices_tell(struct kengine *k)
+{
+	unsigned int i;
+
+	down_read(&k->devices);
+	for (i = 1; i < MAX_DEVICES; i++)
+		if (k->dev[i])
+			kdevice_tell(k->dev[i]);
+	up_read(&k->devices);
 }
 
 /* ---- the end ---- */
@@ -149,20 +232,25 @@ static void device_free(struct kdev *d)
 	module_put(THIS_MODULE);
 }
 
-/* the last lost page of a device that is closed was unmapped */
 static void device_work(struct work_struct *w)
 {
 	struct kdev *d = container_of(w, struct kdev, work);
+	bool gone;
 
 	kdevice_tell(d);
-	if (READ_ONCE(d->ended) && !READ_ONCE(d->nused))
-		device_free(d);
+	spin_lock_irq(&d->lock);
+	gone = d->ended && !d->nused; /* the last page of a device that is closed was unmapped */
+	spin_unlock_irq(&d->lock);
+	if (!gone)
+		return;
+	cancel_work(&d->work); /* of a page that was told of here already */
+	device_free(d);
 }
 
 /*
- * All that could come home has; what is left is lost, and stays until the program unmaps it: a
- * touch of it must find who says SIGBUS. Where nothing is left the device is gone on return, and
- * what it had is there for the next one.
+ * All that could come home has; what is left is lost, or coherent memory that somebody has pinned,
+ * and stays until the program unmaps it: a touch of what is lost must find who says SIGBUS. Where
+ * nothing is left the device is gone on return, and what it had is there for the next one.
  */
 void kdevice_detach(void *e, unsigned int dev)
 {
@@ -170,25 +258,32 @@ void kdevice_detach(void *e, unsigned int dev)
 	struct kdev *d = k->dev[dev];
 	bool last;
 
+	down_write(&k->devices);
 	k->dev[dev] = NULL;
-	cancel_work_sync(&d->work);
-	kdevice_tell(d); /* in its place */
+	up_write(&k->devices);
 	mutex_lock(&d->told_lock);
-	last = !READ_ONCE(d->nused); /* and nobody takes one any more */
+	tell(d);
+	spin_lock_irq(&d->lock);
+	last = !d->nused; /* and nobody takes one any more */
 	if (!last) {
-		mutex_lock(&ended_lock);
-		list_add_tail(&d->link, &k->ended);
-		mutex_unlock(&ended_lock);
+		d->nused++; /* ours, so that the work does not free it yet */
+		d->ended = true;
 	}
-	WRITE_ONCE(d->ended, !last);
+	spin_unlock_irq(&d->lock);
 	mutex_unlock(&d->told_lock);
-	if (!last) {
-		schedule_work(&d->work);
+	if (last) {
+		/* for a page that was told of here; it has not seen ended */
+		cancel_work_sync(&d->work);
+		device_free(d);
 		return;
 	}
-	/* for a page that came free meanwhile, and was told of here; it has not seen ended */
-	cancel_work_sync(&d->work);
-	device_free(d);
+	mutex_lock(&ended_lock);
+	list_add_tail(&d->link, &k->ended);
+	mutex_unlock(&ended_lock);
+	spin_lock_irq(&d->lock);
+	d->nused--;
+	queue_work(work_queue, &d->work);
+	spin_unlock_irq(&d->lock);
 }
 
 void kdevices_forget(struct kengine *k)
@@ -268,6 +363,7 @@ int kdevice_attach(void *e, unsigned int dev, struct balun_desc *desc)
 	d->npages = npages;
 	spin_lock_init(&d->lock);
 	mutex_init(&d->told_lock);
+	init_waitqueue_head(&d->idle);
 	INIT_WORK(&d->work, device_work);
 	d->used = kvcalloc(BITS_TO_LONGS(npages), sizeof(long), GFP_KERNEL);
 	d->freed = kvcalloc(BITS_TO_LONGS(npages), sizeof(long), GFP_KERNEL);
@@ -282,7 +378,9 @@ int kdevice_attach(void *e, unsigned int dev, struct balun_desc *desc)
 	}
 	if (!d->host)
 		desc->caps &= ~BALUN_CAP_HOST_MEMORY;
+	down_write(&k->devices);
 	k->dev[dev] = d;
+	up_write(&k->devices);
 	return 0;
 }
 
@@ -304,10 +402,8 @@ static uint64_t poison_pages(struct kengine *k, unsigned int dev, const unsigned
 			continue;
 		no = kpage_no(d, hmm_pfn_to_page(pfns[i]));
 		spin_lock_irqsave(&d->lock, flags);
-		if (is_used(d, no) && !test_bit(no, d->freed) && !(d->at[no] & KPAGE_LOST)) {
-			WRITE_ONCE(d->at[no], d->at[no] | KPAGE_LOST);
-			lost++;
-		}
+		if (is_used(d, no) && !test_bit(no, d->freed))
+			lost += lose(d, no);
 		spin_unlock_irqrestore(&d->lock, flags);
 	}
 	return lost;
@@ -322,9 +418,9 @@ uint64_t kpoison(void *e, unsigned int dev, uint64_t va, uint64_t len)
 
 	if (!held && !mmget_not_zero(k->mm))
 		return 0;
-	pfns = mempool_alloc(k->snapshots, GFP_KERNEL);
 	if (!held)
 		mmap_read_lock(k->mm);
+	pfns = mempool_alloc(k->snapshots, GFP_KERNEL);
 	ksnapshot(k, va, va + len, pfns);
 	lost = poison_pages(k, dev, pfns, len >> PAGE_SHIFT);
 	if (!held) {
@@ -377,9 +473,11 @@ static bool lowest_of(struct kengine *k, unsigned int dev, u64 va, bool lost, u6
 	struct kdev *d;
 	unsigned int i;
 
+	down_read(&k->devices);
 	for (i = 1; i < MAX_DEVICES; i++)
 		if (!dev || i == dev)
 			lower(k->dev[i], va, lost, &found, ret_va);
+	up_read(&k->devices);
 	mutex_lock(&ended_lock);
 	list_for_each_entry(d, &k->ended, link) if (lost) lower(d, va, lost, &found, ret_va);
 	mutex_unlock(&ended_lock);

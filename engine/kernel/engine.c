@@ -50,6 +50,7 @@ static int kattach(struct balun_space *sp, void **ret_e)
 	spin_lock_init(&k->faults_lock);
 	INIT_LIST_HEAD(&k->faults);
 	INIT_LIST_HEAD(&k->ended);
+	init_rwsem(&k->devices);
 	k->snapshots = mempool_create_kmalloc_pool(2, SNAPSHOT_SIZE);
 	k->transits = mempool_create_kmalloc_pool(2, sizeof(struct ktransit));
 	if (!k->snapshots || !k->transits) {
@@ -83,12 +84,7 @@ static bool kwait_idle(void *e, uint64_t va, uint64_t timeout_ns)
 /* the kernel tells before it changes: nothing is on its way; but what has come free is told late */
 static void kfence(void *e)
 {
-	struct kengine *k = e;
-	unsigned int i;
-
-	for (i = 1; i < MAX_DEVICES; i++)
-		if (k->dev[i])
-			kdevice_tell(k->dev[i]);
+	kdevices_tell(e);
 }
 
 static uint64_t kmetadata(void *e)
@@ -100,9 +96,11 @@ static uint64_t kmetadata(void *e)
 	unsigned int i;
 
 	xa_for_each(&k->regions, no, r) n += sizeof(*r);
+	down_read(&k->devices);
 	for (i = 1; i < MAX_DEVICES; i++)
 		if (k->dev[i])
 			n += sizeof(*k->dev[i]) + k->dev[i]->npages * sizeof(struct page);
+	up_read(&k->devices);
 	return n;
 }
 

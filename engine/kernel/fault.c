@@ -74,8 +74,11 @@ static vm_fault_t fault_own(struct kengine *k, struct vm_fault *vmf)
 vm_fault_t kmigrate_to_ram(struct vm_fault *vmf)
 {
 	struct kdev *d = kpage_device(vmf->page);
+	vm_fault_t ret;
 
-	if (kpage_lost(d, vmf->page))
+	if (!kdevice_enter(d, vmf->page))
 		return VM_FAULT_SIGBUS;
-	return vmf->vma->vm_mm == d->k->mm ? fault_own(d->k, vmf) : fault_foreign(d, vmf);
+	ret = vmf->vma->vm_mm == d->k->mm ? fault_own(d->k, vmf) : fault_foreign(d, vmf);
+	kdevice_leave(d); /* the caller has the page still, and the page keeps the struct */
+	return ret;
 }

@@ -70,7 +70,7 @@ enum kind {
  * @freed: a bit for each page that the kernel has let go of, and core has not been told of yet:
  *         the kernel does so in any context, and core takes locks
  * @at: where each used page was put (KPAGE_*): a hint, for mremap() tells nobody
- * @lock: of @at, @used and @freed together; may be taken in any context
+ * @lock: of @at, @used, @freed and the counts together; may be taken in any context
  * @ended: the device is closed, and pages of it are lost: they stay until they are unmapped
  */
 struct kdev {
@@ -85,7 +85,9 @@ struct kdev {
 	spinlock_t lock;
 	unsigned long *used, *freed;
 	u64 *at;
-	unsigned long nused;
+	unsigned long nused, nlost;
+	unsigned int faults;	/* of CPUs in progress, on pages that were not lost */
+	wait_queue_head_t idle; /* faults became 0 */
 	struct mutex told_lock; /* one at a time tells core */
 	struct work_struct work;
 };
@@ -93,6 +95,7 @@ struct kdev {
 /* in kdev.at: the page's address, and in its low bits: */
 #define KPAGE_LOST     1UL /* its content is lost: a touch is SIGBUS */
 #define KPAGE_COHERENT 2UL /* it is the coherent one of its place */
+#define KPAGE_NEW      4UL /* taken, and nothing has moved to it yet */
 #define KPAGE_ADDR     (~(u64)(PAGE_SIZE - 1))
 
 /**
@@ -114,6 +117,7 @@ struct kengine {
 	struct list_head faults;
 	mempool_t *snapshots; /* SNAPSHOT_SIZE each: a look must not fail */
 	mempool_t *transits;
+	struct rw_semaphore devices; /* dev[], where core does not keep the device */
 	struct kdev *dev[MAX_DEVICES];
 	struct list_head ended; /* closed, and pages are lost: device.c locks */
 };
@@ -144,18 +148,25 @@ int kdescribe(void *e, uint64_t va, uint64_t len, enum engine_detail detail, str
 void ksnapshot(struct kengine *k, u64 va, u64 end, unsigned long *pfns);
 /* private memory of the program: what may move, if it is there */
 bool kvma_movable(struct vm_area_struct *vma);
-/* of a snapshot: a page of ours? */
-struct kdev *kpfn_device(const struct kengine *k, unsigned long pfn);
+/* whose page it is, if it is ours */
+struct kdev *kpage_ours(const struct kengine *k, struct page *page);
+struct kdev *kpfn_device(const struct kengine *k, unsigned long pfn); /* of a snapshot */
 
 /* device.c */
+int kdevices_init(void);
+void kdevices_exit(void);
 int kdevice_attach(void *e, unsigned int dev, struct balun_desc *desc);
 void kdevice_detach(void *e, unsigned int dev);
 void kdevices_forget(struct kengine *k); /* the engine ends before the pages of lost devices do */
 /* locked, one reference; @hold: the private one also of a coherent device */
 struct page *kpage_take(struct kdev *d, unsigned long no, u64 va, bool hold);
-void kpage_drop(struct kdev *d, struct page *page); /* as if it had not been taken; unlocks, puts */
-void kpage_forget(struct kdev *d, struct page *page); /* core frees it: its end tells nobody */
+void kpage_settle(struct kdev *d, struct page *page); /* something has moved to it */
 void kdevice_tell(struct kdev *d);		      /* core of what has come free */
+void kdevices_tell(struct kengine *k);
+/* a CPU's fault on a page that is not lost; false: it is. Until leave the device does not end */
+bool kdevice_enter(struct kdev *d, struct page *page);
+void kdevice_leave(struct kdev *d);
+unsigned long kdevice_lose(struct kdev *d); /* what it has not given back; how many pages */
 bool kpage_lost(struct kdev *d, struct page *page);
 void kpage_lose(struct kdev *d, struct page *page);
 uint64_t kpoison(void *e, unsigned int dev, uint64_t va, uint64_t len);
@@ -178,9 +189,9 @@ static inline struct page *kplace_page(const struct kdev *d, unsigned long no)
 {
 	return pfn_to_page(d->first[d->at[no] & KPAGE_COHERENT ? COHERENT : PRIVATE] + no);
 }
-static inline bool kdevice_has_pages(const struct kdev *d)
+static inline bool kdevice_has_pages(const struct kdev *d, bool hold)
 {
-	return d->pagemap[PRIVATE].nr_range || d->pagemap[COHERENT].nr_range;
+	return d->pagemap[PRIVATE].nr_range || (!hold && d->pagemap[COHERENT].nr_range);
 }
 
 /* coherent.c */

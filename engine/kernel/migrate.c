@@ -119,6 +119,7 @@ static struct page *new_page(struct kengine *k, const struct engine_batch *b, un
 	if (!page)
 		return NULL;
 	lock_page(page);
+	SetPageDirty(page); /* the device may have written to it, and nothing else says so */
 	p->dst_kind = BALUN_KIND_SYSTEM;
 	p->dst = page_bus(page);
 	return page;
@@ -127,6 +128,7 @@ static struct page *new_page(struct kengine *k, const struct engine_batch *b, un
 static void take_page(struct kengine *k, struct ktransit *t, struct engine_batch *b, unsigned int i)
 {
 	struct page *page = migrate_pfn_to_page(t->src[i]), *to;
+	struct kdev *from = page ? kpage_ours(k, page) : NULL;
 	struct engine_piece p = { .first = i, .npages = 1, .src_kind = BALUN_KIND_ZERO };
 
 	t->dst[i] = 0;
@@ -135,15 +137,16 @@ static void take_page(struct kengine *k, struct ktransit *t, struct engine_batch
 		b->status[i] = PAGE_BUSY;
 		return;
 	}
-	if (page && is_zone_device_page(page)) {
+	if (from) {
 		p.src_kind = BALUN_KIND_LOCAL;
-		p.src_dev = kpage_device(page)->id;
-		p.src = (u64)kpage_no(kpage_device(page), page) << PAGE_SHIFT;
-		if (p.src_dev == b->dst || (b->src && p.src_dev != b->src)) {
+		p.src_dev = from->id;
+		p.src = (u64)kpage_no(from, page) << PAGE_SHIFT;
+		if (READ_ONCE(from->ended) || from->id == b->dst ||
+		    (b->src && from->id != b->src)) {
 			b->status[i] = PAGE_BUSY; /* changed since it was looked at */
 			return;
 		}
-		b->origin[i] = p.src_dev << 28 | (u32)kpage_no(kpage_device(page), page);
+		b->origin[i] = p.src_dev << 28 | (u32)kpage_no(from, page);
 	} else if (!b->dst) {
 		/* Dropped since it was looked at, by who has mmap_lock for reading too (madvise):
 		 * holes are collected whatever was asked for. Nobody would fill a page for it. */
@@ -182,10 +185,10 @@ static void collect_sub(struct kengine *k, struct ktransit *t, struct engine_bat
 
 /* ---- the two ops ---- */
 
-static bool mm_enter(struct kengine *k, struct ktransit *t)
+static bool mm_enter(struct kengine *k, struct kfault **ret_fault)
 {
-	t->fault = kfault_here(k);
-	if (t->fault)
+	*ret_fault = kfault_here(k);
+	if (*ret_fault)
 		return true;
 	if (!mmget_not_zero(k->mm))
 		return false;
@@ -218,20 +221,21 @@ int kcollect(void *e, struct engine_batch *b)
 {
 	unsigned int first = env_bits_next(b->want, 0, true), last = BLOCK_PAGES, i;
 	struct kengine *k = e;
+	struct kfault *fault;
 	struct ktransit *t;
 	unsigned long *pfns;
 
-	if (b->dst && !kdevice_has_pages(k->dev[b->dst]))
+	if (b->dst && !kdevice_has_pages(k->dev[b->dst], b->hold))
 		return -EFAULT; /* CONFIG_DEVICE_PRIVATE */
 	while (!env_bit(b->want, last - 1))
 		last--;
 	kregion_get(k, b->va);
-	t = mempool_alloc(k->transits, GFP_KERNEL);
-	t->nsubs = 0;
-	if (!mm_enter(k, t)) {
-		mempool_free(t, k->transits);
+	if (!mm_enter(k, &fault))
 		return -EFAULT; /* the process has ended */
-	}
+	/* with mmap_lock: who has the last one of a pool must not wait for who waits for it */
+	t = mempool_alloc(k->transits, GFP_KERNEL);
+	t->fault = fault;
+	t->nsubs = 0;
 	pfns = mempool_alloc(k->snapshots, GFP_KERNEL);
 	ksnapshot(k, b->va + first * PAGE_SIZE, b->va + last * PAGE_SIZE, pfns + first);
 	if (t->fault)
@@ -245,7 +249,7 @@ int kcollect(void *e, struct engine_batch *b)
 }
 
 /* a page whose copy failed stays where it was: its new page is given up */
-static void give_up(struct kengine *k, struct ktransit *t, struct engine_batch *b, unsigned int i)
+static void give_up(struct ktransit *t, struct engine_batch *b, unsigned int i)
 {
 	struct page *page = migrate_pfn_to_page(t->dst[i]);
 
@@ -253,12 +257,10 @@ static void give_up(struct kengine *k, struct ktransit *t, struct engine_batch *
 	b->origin[i] = 0;
 	if (!page)
 		return;
-	if (b->dst) {
-		kpage_drop(k->dev[b->dst], page);
-	} else {
-		unlock_page(page);
-		put_page(page);
-	}
+	if (b->dst)
+		b->place[i] = ~0u; /* free when the page is */
+	unlock_page(page);
+	put_page(page);
 }
 
 static void commit_sub(struct kengine *k, struct ktransit *t, struct engine_batch *b,
@@ -269,7 +271,7 @@ static void commit_sub(struct kengine *k, struct ktransit *t, struct engine_batc
 
 	for (i = s->first; i < end; i++)
 		if (b->status[i] != PAGE_TAKEN)
-			give_up(k, t, b, i);
+			give_up(t, b, i);
 	sub_args(k, t, b, s, &m);
 	migrate_vma_pages(&m);
 	for (i = s->first; i < end; i++) {
@@ -277,8 +279,10 @@ static void commit_sub(struct kengine *k, struct ktransit *t, struct engine_batc
 		if (b->status[i] != PAGE_TAKEN)
 			continue;
 		b->status[i] = t->src[i] & MIGRATE_PFN_MIGRATE ? PAGE_MOVED : PAGE_BUSY;
-		if (b->status[i] == PAGE_BUSY && b->dst)
-			kpage_forget(k->dev[b->dst], migrate_pfn_to_page(t->dst[i]));
+		if (b->dst && b->status[i] == PAGE_BUSY)
+			b->place[i] = ~0u;
+		else if (b->dst)
+			kpage_settle(k->dev[b->dst], migrate_pfn_to_page(t->dst[i]));
 	}
 	migrate_vma_finalize(&m);
 }
@@ -295,9 +299,7 @@ void kcommit(void *e, struct engine_batch *b)
 	mempool_free(t, k->transits);
 	b->engine = NULL;
 	/* what came home has left its place: core may be waiting for it */
-	for (i = 1; i < MAX_DEVICES; i++)
-		if (k->dev[i])
-			kdevice_tell(k->dev[i]);
+	kdevices_tell(k);
 }
 
 /* home with zeros: as a discard in the program's own memory, whose pages are there still */

@@ -142,16 +142,23 @@ bool kvma_movable(struct vm_area_struct *vma)
 	return !(vma->vm_flags & (VM_SHARED | VM_SPECIAL | VM_HUGETLB));
 }
 
-struct kdev *kpfn_device(const struct kengine *k, unsigned long pfn)
+/* What a closed device has left is lost, or coherent memory that somebody had pinned: from then on
+ * that is memory as any other, and its place no place of a device that has the number now. */
+struct kdev *kpage_ours(const struct kengine *k, struct page *page)
 {
-	struct page *page;
+	struct kdev *d;
 
-	if (!(pfn & HMM_PFN_VALID))
-		return NULL;
-	page = hmm_pfn_to_page(pfn);
 	if (!is_device_private_page(page) && !is_device_coherent_page(page))
 		return NULL;
-	return compat_page_pgmap(page)->owner == k ? kpage_device(page) : NULL;
+	if (compat_page_pgmap(page)->owner != k)
+		return NULL;
+	d = kpage_device(page);
+	return !READ_ONCE(d->ended) || kpage_lost(d, page) ? d : NULL;
+}
+
+struct kdev *kpfn_device(const struct kengine *k, unsigned long pfn)
+{
+	return pfn & HMM_PFN_VALID ? kpage_ours(k, hmm_pfn_to_page(pfn)) : NULL;
 }
 
 /* one page of a mapping as a run */
@@ -242,9 +249,9 @@ int kdescribe(void *e, uint64_t va, uint64_t len, enum engine_detail detail, str
 		return 1;
 	}
 	kregion_get(k, va);
-	pfns = mempool_alloc(k->snapshots, GFP_KERNEL);
 	if (!held)
 		mmap_read_lock(k->mm);
+	pfns = mempool_alloc(k->snapshots, GFP_KERNEL);
 	ksnapshot(k, va, end, pfns);
 	n = describe_locked(k, va, end, pfns, run, n);
 	if (!held) {

@@ -31,12 +31,20 @@ int kdriver_register(const struct balun_driver *drv, struct module *owner)
 
 static int __init balun_init(void)
 {
-	return knode_init();
+	int err = kdevices_init();
+
+	if (err)
+		return err;
+	err = knode_init();
+	if (err)
+		kdevices_exit();
+	return err;
 }
 
 static void __exit balun_exit(void)
 {
 	knode_exit();
+	kdevices_exit();
 }
 
 module_init(balun_init);

@@ -47,8 +47,11 @@ unsigned int kcopy_home(struct kdev *d, unsigned long *src, unsigned long *dst, 
 			continue;
 		}
 		lock_page(to);
+		SetPageDirty(to); /* as in new_page() */
 		dst[i] = migrate_pfn(page_to_pfn(to));
 	}
+	if (failed)
+		core_strays_lost(d->k->space, d->id, failed);
 	return failed;
 }
 
@@ -73,6 +76,8 @@ static void evict_chunk(struct kdev *d, unsigned long no, bool pinned)
 	spin_lock_irq(&d->lock);
 	for_each_set_bit_from(no, d->used, end)
 	{
+		if (d->at[no] & (KPAGE_LOST | KPAGE_NEW))
+			continue;
 		at[n] = d->at[no];
 		src[n++] = page_to_pfn(kplace_page(d, no));
 	}
@@ -91,10 +96,10 @@ static void evict_chunk(struct kdev *d, unsigned long no, bool pinned)
 /* pages in use that are not lost */
 static unsigned long left(struct kdev *d)
 {
-	unsigned long no, n = 0;
+	unsigned long n;
 
 	spin_lock_irq(&d->lock);
-	for_each_set_bit(no, d->used, d->npages) n += !(d->at[no] & KPAGE_LOST);
+	n = d->nused - d->nlost;
 	spin_unlock_irq(&d->lock);
 	return n;
 }
@@ -107,10 +112,22 @@ static void round_of(struct kdev *d, unsigned long want)
 		evict_chunk(d, no, want == UINT64_MAX);
 }
 
+/* nothing can be read from the device any more: what is left is lost, and no fault is in progress
+ * that does not know */
+static void drain_end(struct kdev *d)
+{
+	unsigned long lost = kdevice_lose(d);
+
+	if (lost)
+		core_strays_lost(d->k->space, d->id, lost);
+	wait_event_idle(d->idle, !READ_ONCE(d->faults));
+}
+
 /*
  * With @n UINT64_MAX the device is drained: pages that are locked or referred to for a moment are
  * come back to. A coherent page that somebody has pinned stays what it is, and the device's memory
- * with it, until that is over (kdevice_detach()); nothing is lost by that.
+ * with it, until that is over (kdevice_detach()); nothing is lost by that. Of the others none stays
+ * that long, unless there is no memory for them.
  */
 uint64_t kevict_strays(void *e, unsigned int dev, uint64_t n)
 {
@@ -130,5 +147,8 @@ uint64_t kevict_strays(void *e, unsigned int dev, uint64_t n)
 			idle++;
 		}
 	}
-	return before - min(before, left(d));
+	now = left(d);
+	if (n == UINT64_MAX)
+		drain_end(d);
+	return before - min(before, now);
 }
