@@ -9,7 +9,6 @@
 #ifndef BALUN_COMPAT_H
 #define BALUN_COMPAT_H
 
-#include <linux/device.h>
 #include <linux/hmm.h>
 #include <linux/ioport.h>
 #include <linux/memremap.h>
@@ -86,16 +85,12 @@ static inline struct dev_pagemap *compat_page_pgmap(struct page *page)
 }
 
 /*
- * Whether migrate_to_ram() finds vmf->page locked, and migrate_vma_setup() wants its fault_page so
- * and neither locks nor unlocks it. Until 6.14 it is referenced only, and collecting it takes the
- * lock as for other pages. The change shows in no declaration; migrate_device_pfns() came in the
- * same series of 6.15, one patch earlier, and tells.
+ * Nothing to do for, but to know of: from 6.15 migrate_to_ram() finds vmf->page locked, and
+ * migrate_vma_setup() wants its fault_page so and leaves it so. Before, the page is referenced
+ * only, and collecting it takes the lock as for other pages. Who neither locks nor unlocks it is
+ * right on both; should somebody have to tell, no declaration does, but migrate_device_pfns() came
+ * in the same series, one patch earlier.
  */
-#ifdef BALUN_HAVE_MIGRATE_DEVICE_PFNS
-#define COMPAT_FAULT_PAGE_LOCKED 1
-#else
-#define COMPAT_FAULT_PAGE_LOCKED 0
-#endif
 
 /*
  * As migrate_device_range(), for pages that are not neighbours: @src holds pfns and then what
@@ -148,22 +143,5 @@ static inline long compat_get_user_page_remote(struct mm_struct *mm, unsigned lo
 	return get_user_pages_remote(mm, addr, 1, gup_flags, ret_page, NULL);
 #endif
 }
-
-/* From 6.3 on vm_flags is not to be assigned to. */
-static inline void compat_vm_flags_set(struct vm_area_struct *vma, unsigned long flags)
-{
-#ifdef BALUN_HAVE_VM_FLAGS_SET
-	vm_flags_set(vma, flags);
-#else
-	vma->vm_flags |= flags;
-#endif
-}
-
-/* The owner is gone in 6.4. A macro: until then one itself, with a lock class for each place. */
-#ifdef BALUN_HAVE_CLASS_CREATE_OWNER
-#define compat_class_create(name) class_create(THIS_MODULE, name)
-#else
-#define compat_class_create(name) class_create(name)
-#endif
 
 #endif
