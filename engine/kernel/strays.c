@@ -9,7 +9,7 @@
 
 #include "engine/kernel/kernel.h"
 
-#define CHUNK 32
+#define CHUNK 16 /* three arrays of it on the stack, with what KASAN puts around them */
 #define NO_PROGRESS                                                                                \
 	1000	 /* rounds of a millisecond: as long as core waits for a device to drain           \
 		  */
