@@ -242,8 +242,7 @@ int balun_sync(struct balun_space *space)
 		err = api_enter(space, &en);
 	if (err)
 		return err;
-	core_prefetch_sync(space);
-	return api_leave(&en, 0);
+	return api_leave(&en, core_prefetch_sync(space));
 }
 
 int balun_evict(struct balun_device *dev, uint64_t bytes, uint64_t *ret_bytes)

@@ -251,7 +251,7 @@ void core_registry_init(void);
 /* prefetch.c */
 int core_prefetch_create(struct balun_space *sp);
 void core_prefetch_destroy(struct balun_space *sp);
-void core_prefetch_sync(struct balun_space *sp);
+int core_prefetch_sync(struct balun_space *sp); /* -EINTR: the caller is being killed */
 int core_prefetch_push(struct balun_space *sp, uint64_t va, uint64_t len, unsigned int dst);
 
 /* the visible list of drivers: drivers/drivers.c, NULL-terminated */

@@ -109,14 +109,18 @@ unlock:
 	return err;
 }
 
-void core_prefetch_sync(struct balun_space *sp)
+int core_prefetch_sync(struct balun_space *sp)
 {
 	struct core_prefetch *p = sp->prefetch;
 	uint64_t upto;
+	int err = 0;
 
 	env_mutex_lock(&p->lock);
 	upto = p->tail;
-	while (p->finished < upto)
-		env_cond_wait(&p->done, &p->lock, ENV_FOREVER);
+	while (p->finished < upto && !err) {
+		env_cond_wait(&p->done, &p->lock, ENV_KILLED_NS);
+		err = env_killed() ? -EINTR : 0;
+	}
 	env_mutex_unlock(&p->lock);
+	return err;
 }

@@ -81,7 +81,7 @@ void env_mutex_unlock(struct env_mutex *m);
 void env_assert_held(struct env_mutex *m);
 
 /* condition: env_cond_wait returns false when @timeout_ns passed (ENV_FOREVER: never) */
-#define ENV_FOREVER UINT64_MAX
+#define ENV_FOREVER   UINT64_MAX
 struct env_cond {
 	union {
 		pthread_cond_t c;
@@ -108,6 +108,8 @@ static inline bool env_killed(void)
 {
 	return false;
 }
+/* a wait for what may take long looks so often */
+#define ENV_KILLED_NS ENV_FOREVER
 
 uint64_t env_now_ns(void);
 void env_sleep_ns(uint64_t ns); /* for injected delays and throttling only */

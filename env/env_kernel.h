@@ -118,6 +118,7 @@ static inline bool env_killed(void)
 	cond_resched();
 	return fatal_signal_pending(current);
 }
+#define ENV_KILLED_NS 100000000ULL
 
 static inline uint64_t env_now_ns(void)
 {

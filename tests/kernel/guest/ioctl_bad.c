@@ -384,7 +384,8 @@ static void commands(int fd)
 /* a call on all of the address space takes long, and is left when its process is killed */
 static void long_calls(void)
 {
-	static const unsigned long nr[] = { BALUN_IOC_MIGRATE, BALUN_IOC_QUERY, BALUN_IOC_ADVISE };
+	static const unsigned long nr[] = { BALUN_IOC_MIGRATE, BALUN_IOC_QUERY, BALUN_IOC_ADVISE,
+					    BALUN_IOC_SYNC };
 	struct balun_extent *ext = (void *)memory;
 	int started[2], status, fd;
 	unsigned int i;
@@ -397,14 +398,21 @@ static void long_calls(void)
 		if (!pid) {
 			struct balun_uapi_migrate m = { .len = 1ULL << 47 };
 			struct balun_uapi_list l = { .len = 1ULL << 47, .n = 1 };
+			__u64 handle;
 			int err = 0;
 
 			fd = new_space();
 			l.extents = (uintptr_t)ext;
+			if (nr[i] == BALUN_IOC_SYNC) {
+				WANT(open_device(fd, "ram:mem=2M", &handle), 0);
+				WANT(range(fd, BALUN_IOC_PREFETCH, NULL, 1ULL << 47, handle, 0), 0);
+			}
 			if (write(started[1], "", 1) != 1)
 				_exit(1);
 			if (nr[i] == BALUN_IOC_MIGRATE)
 				err = call(fd, nr[i], &m, sizeof(m));
+			else if (nr[i] == BALUN_IOC_SYNC)
+				err = head(fd, nr[i]);
 			else if (nr[i] == BALUN_IOC_ADVISE)
 				err = range(fd, nr[i], NULL, 1ULL << 47, 0, BALUN_ADVISE_DISCARD);
 			else
