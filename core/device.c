@@ -80,10 +80,14 @@ static void fill_stubs(struct balun_driver *ops)
 
 static int check_desc(const struct balun_driver *drv, const struct balun_desc *d)
 {
+	bool own = d->caps & BALUN_CAP_ALLOC && !(d->caps & BALUN_CAP_HOST_MEMORY);
 	const char *why = NULL;
 
-	if (d->mem_bytes < BALUN_BLOCK_SIZE || d->mem_bytes % BALUN_BLOCK_SIZE)
-		why = "device memory must be a multiple of 2M, at least 2M";
+	if (!d->mem_bytes || d->mem_bytes % BALUN_PAGE_SIZE)
+		why = "device memory must be a multiple of 4K, at least 4K";
+	else if (!own && d->mem_bytes % BALUN_BLOCK_SIZE)
+		why = "device memory must be a multiple of 2M, at least 2M (4K if its driver "
+		      "manages it: ALLOC, not HOST_MEMORY)";
 	else if (d->mem_bytes >> BALUN_PAGE_SHIFT > 1ULL << 28)
 		why = "device memory must be at most 1024G";
 	else if (d->caps & ~drv->caps && !(drv->caps & BALUN_CAP_WRAPPER))

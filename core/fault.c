@@ -82,8 +82,7 @@ struct sight {
 	bool busy;   /* a page is in transit */
 	bool far;    /* not local, and could be */
 	bool away;   /* out of reach of this device: must come here or home */
-	bool common; /* local, but CPUs reach it, and the access is atomic: home, and back to stay
-		      */
+	bool common; /* local, but CPUs reach it, and the access is atomic: home, and back */
 	bool shared; /* local, but also another process's, and the access writes */
 	bool cow;    /* in system memory, and would be another page once it is written to */
 };
@@ -199,7 +198,10 @@ static int fetch(struct fault *f)
 	}
 	/* pages held for atomics leave the CPU's reach: only what was asked for */
 	mv.hold = f->access == BALUN_ACCESS_ATOMIC && f->dev->desc.caps & BALUN_CAP_COHERENT;
-	memcpy(mv.want, mv.hold ? demand : f->w->answer.fetch, sizeof(mv.want));
+	/* where a block has no room, what comes along would take the place of what was asked for */
+	memcpy(mv.want,
+	       mv.hold || f->dev->desc.mem_bytes < BALUN_BLOCK_SIZE ? demand : f->w->answer.fetch,
+	       sizeof(mv.want));
 	mv.demand = demand;
 	streak_note(f->sp, f->w, f->dev->id);
 	if (!env_bits_count(mv.want))

@@ -317,11 +317,13 @@ static int make_pages(struct kdev *d, enum kind kind, u64 start, u64 bytes)
 	return 0;
 }
 
-/* addresses that no memory has stand for the pages */
+/* Addresses that no memory has stand for the pages. The kernel makes them by the 2 MiB: those
+ * beyond the device's memory nobody takes */
 static int make_private(struct kdev *d, u64 bytes)
 {
 	if (!COMPAT_DEVICE_PRIVATE)
 		return 0;
+	bytes = ALIGN(bytes, BALUN_BLOCK_SIZE);
 	d->res = compat_request_free_mem_region(bytes, "balun");
 	if (IS_ERR(d->res)) {
 		d->res = NULL;

@@ -99,7 +99,8 @@ static uint64_t kmetadata(void *e)
 	down_read(&k->devices);
 	for (i = 1; i < MAX_DEVICES; i++)
 		if (k->dev[i])
-			n += sizeof(*k->dev[i]) + k->dev[i]->npages * sizeof(struct page);
+			n += sizeof(*k->dev[i]) +
+			     ALIGN(k->dev[i]->npages, BLOCK_PAGES) * sizeof(struct page);
 	up_read(&k->devices);
 	return n;
 }

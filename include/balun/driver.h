@@ -95,7 +95,8 @@ struct balun_copy {
 
 /**
  * struct balun_desc - filled by open()
- * @mem_bytes: device memory, multiple of 2 MiB, at least 2 MiB
+ * @mem_bytes: device memory, multiple of 2 MiB, at least 2 MiB; with BALUN_CAP_ALLOC and without
+ *             BALUN_CAP_HOST_MEMORY of 4 KiB, at least 4 KiB
  * @host_base: with BALUN_CAP_HOST_MEMORY, where it is in the host; never touched before a copy to
  *             it or a move into it
  * @caps: BALUN_CAP_* of this device: a subset of the driver's
