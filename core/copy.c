@@ -33,37 +33,124 @@ static bool wants_copy(const struct engine_batch *b, const struct engine_piece *
 	return !p->moved && b->status[p->first] != PAGE_FAILED;
 }
 
-/* one driver, one batch; on error every page of it is failed: none of a batch counts */
-static int run_ops(struct balun_space *sp, struct core_work *w, struct balun_device *dev,
-		   unsigned int n)
+/* the operand of an op that is system memory; NULL: none is */
+static uint64_t *system_operand(struct balun_copy *op)
 {
-	uint64_t cookie, t0 = env_now_ns();
+	if (op->src_kind == BALUN_KIND_SYSTEM)
+		return &op->src;
+	return op->dst_kind == BALUN_KIND_SYSTEM ? &op->dst : NULL;
+}
+
+static bool to_device(const struct balun_copy *op)
+{
+	return op->dst_kind == BALUN_KIND_LOCAL;
+}
+
+/* for a device that reaches memory by DMA: returns how many ops, from the first on, are mapped */
+static unsigned int ops_map(const struct balun_device *dev, struct balun_copy *op, unsigned int n)
+{
 	unsigned int i;
+
+	if (!dev->desc.dma_device)
+		return n;
+	for (i = 0; i < n; i++) {
+		uint64_t *addr = system_operand(&op[i]);
+
+		if (addr && env_dma_map(dev->desc.dma_device, (void *)(uintptr_t)*addr, op[i].len,
+					to_device(&op[i]), addr))
+			break;
+	}
+	return i;
+}
+
+static void ops_unmap(const struct balun_device *dev, struct balun_copy *op, unsigned int n)
+{
+	unsigned int i;
+
+	for (i = 0; dev->desc.dma_device && i < n; i++) {
+		const uint64_t *addr = system_operand(&op[i]);
+
+		if (addr)
+			env_dma_unmap(dev->desc.dma_device, *addr, op[i].len, to_device(&op[i]));
+	}
+}
+
+/*
+ * One batch of a driver's. Without room to map all of them it is the first ones, and others come
+ * when these are unmapped; *ret_n: how many the answer is about.
+ */
+static int ops_run(struct balun_device *dev, struct balun_copy *op, unsigned int n,
+		   unsigned int *ret_n)
+{
+	unsigned int mapped;
+	uint64_t cookie;
 	int err;
 
-	err = core_is_lost(sp, dev->id) ? -ENODEV : dev->ops.copy(dev->priv, w->op, n, &cookie);
+	*ret_n = n;
+	if (core_is_lost(dev->space, dev->id))
+		return -ENODEV;
+	mapped = ops_map(dev, op, n);
+	*ret_n = ENV_MAX(mapped, 1u);
+	if (!mapped)
+		return -ENOMEM;
+	err = dev->ops.copy(dev->priv, op, mapped, &cookie);
 	if (!err)
 		err = dev->ops.copy_wait(dev->priv, cookie);
-	core_count(&sp->stats.copy_ns, env_now_ns() - t0);
-	if (err) {
-		core_count(&sp->stats.copy_errors, 1);
-		for (i = 0; i < n; i++)
-			fail_piece(&w->b, &w->b.piece[w->op_piece[i]]);
-	}
+	ops_unmap(dev, op, mapped);
 	return err;
 }
 
-static void op_set(struct core_work *w, unsigned int i, unsigned int piece, uint64_t dst,
-		   uint32_t dst_kind, uint64_t src, uint32_t src_kind)
+/* one driver, its ops; on error every page of a batch is failed: none of it counts */
+static int run_ops(struct balun_space *sp, struct core_work *w, struct balun_device *dev,
+		   unsigned int n)
 {
-	w->op[i] = (struct balun_copy){
-		.dst = dst,
-		.dst_kind = dst_kind,
-		.src = src,
-		.src_kind = src_kind,
-		.len = (uint64_t)w->b.piece[piece].npages << BALUN_PAGE_SHIFT,
-	};
-	w->op_piece[i] = piece;
+	uint64_t t0 = env_now_ns();
+	unsigned int i, end, done;
+	int err, ret = 0;
+
+	for (i = 0; i < n; i = end) {
+		err = ops_run(dev, w->op + i, n - i, &done);
+		end = i + done;
+		if (!err)
+			continue;
+		ret = err;
+		core_count(&sp->stats.copy_errors, 1);
+		for (; i < end; i++)
+			fail_piece(&w->b, &w->b.piece[w->op_piece[i]]);
+	}
+	core_count(&sp->stats.copy_ns, env_now_ns() - t0);
+	return ret;
+}
+
+/*
+ * The copy of a piece by a device, after the @n ops that there are; system memory in parts of at
+ * most @max bytes. A part has a page or more, so there is room. Returns how many ops there are now.
+ */
+static unsigned int op_add(struct core_work *w, unsigned int n, unsigned int piece,
+			   struct balun_copy op, uint64_t max)
+{
+	uint64_t left = (uint64_t)w->b.piece[piece].npages << BALUN_PAGE_SHIFT;
+
+	for (; left; left -= op.len, op.dst += op.len, op.src += op.len) {
+		op.len = system_operand(&op) ? ENV_MIN(left, max) : left;
+		w->op[n] = op;
+		w->op_piece[n++] = piece;
+	}
+	return n;
+}
+
+static uint64_t op_max(const struct balun_device *dev)
+{
+	return env_dma_max(dev->desc.dma_device);
+}
+
+/* the half of a staged copy that @dev does: to or from @host, which is mapped by the page */
+static int stage(struct balun_space *sp, struct core_work *w, unsigned int i,
+		 struct balun_device *dev, const struct balun_copy *op)
+{
+	uint64_t max = dev->desc.dma_device ? BALUN_PAGE_SIZE : UINT64_MAX;
+
+	return run_ops(sp, w, dev, op_add(w, 0, i, *op, max));
 }
 
 /* device to device through host memory, a piece at a time */
@@ -72,16 +159,21 @@ static void copy_staged(struct balun_space *sp, struct core_work *w, unsigned in
 	const struct engine_piece *p = &w->b.piece[i];
 	uint64_t len = (uint64_t)p->npages << BALUN_PAGE_SHIFT;
 	void *host = env_pages_alloc(len);
+	const struct balun_copy out = { .dst = (uintptr_t)host,
+					.dst_kind = BALUN_KIND_SYSTEM,
+					.src = p->src,
+					.src_kind = BALUN_KIND_LOCAL };
+	const struct balun_copy in = { .dst = p->dst,
+				       .dst_kind = BALUN_KIND_LOCAL,
+				       .src = (uintptr_t)host,
+				       .src_kind = BALUN_KIND_SYSTEM };
 
 	if (!host) {
 		fail_piece(&w->b, p);
 		return;
 	}
-	op_set(w, 0, i, (uintptr_t)host, BALUN_KIND_SYSTEM, p->src, BALUN_KIND_LOCAL);
-	if (!run_ops(sp, w, sp->device[p->src_dev], 1)) {
-		op_set(w, 0, i, p->dst, BALUN_KIND_LOCAL, (uintptr_t)host, BALUN_KIND_SYSTEM);
-		run_ops(sp, w, sp->device[p->dst_dev], 1);
-	}
+	if (!stage(sp, w, i, sp->device[p->src_dev], &out))
+		stage(sp, w, i, sp->device[p->dst_dev], &in);
 	env_pages_free(host, len);
 }
 
@@ -117,7 +209,12 @@ static void copy_to_device(struct balun_space *sp, struct core_work *w)
 			kind = BALUN_KIND_PEER;
 			core_count(&sp->stats.peer_bytes, (uint64_t)p->npages << BALUN_PAGE_SHIFT);
 		}
-		op_set(w, n++, i, p->dst, BALUN_KIND_LOCAL, src, kind);
+		n = op_add(w, n, i,
+			   (struct balun_copy){ .dst = p->dst,
+						.dst_kind = BALUN_KIND_LOCAL,
+						.src = src,
+						.src_kind = kind },
+			   op_max(sp->device[b->dst]));
 	}
 	if (n)
 		run_ops(sp, w, sp->device[b->dst], n);
@@ -126,23 +223,34 @@ static void copy_to_device(struct balun_space *sp, struct core_work *w)
 		copy_staged(sp, w, i);
 }
 
-static void copy_to_system(struct balun_space *sp, struct core_work *w)
+/* what of the batch comes from one device */
+static void copy_home(struct balun_space *sp, struct core_work *w, struct balun_device *dev)
 {
 	struct engine_batch *b = &w->b;
-	unsigned int dev, i, n;
+	unsigned int i, n = 0;
 
-	for (dev = 1; dev < CORE_DEVICE_SLOTS; dev++) {
-		for (i = 0, n = 0; i < b->npieces; i++) {
-			const struct engine_piece *p = &b->piece[i];
+	for (i = 0; i < b->npieces; i++) {
+		const struct engine_piece *p = &b->piece[i];
 
-			if (wants_copy(b, p) && p->src_kind == BALUN_KIND_LOCAL &&
-			    p->src_dev == dev)
-				op_set(w, n++, i, p->dst, BALUN_KIND_SYSTEM, p->src,
-				       BALUN_KIND_LOCAL);
-		}
-		if (n)
-			run_ops(sp, w, sp->device[dev], n);
+		if (wants_copy(b, p) && p->src_kind == BALUN_KIND_LOCAL && p->src_dev == dev->id)
+			n = op_add(w, n, i,
+				   (struct balun_copy){ .dst = p->dst,
+							.dst_kind = BALUN_KIND_SYSTEM,
+							.src = p->src,
+							.src_kind = BALUN_KIND_LOCAL },
+				   op_max(dev));
 	}
+	if (n)
+		run_ops(sp, w, dev, n);
+}
+
+static void copy_to_system(struct balun_space *sp, struct core_work *w)
+{
+	unsigned int dev;
+
+	for (dev = 1; dev < CORE_DEVICE_SLOTS; dev++)
+		if (sp->device[dev])
+			copy_home(sp, w, sp->device[dev]);
 }
 
 void core_copy_batch(struct balun_space *sp, struct core_work *w)
@@ -161,19 +269,17 @@ int core_read_device(struct balun_space *sp, unsigned int dev_id, uint64_t off, 
 		     uint64_t len)
 {
 	struct balun_device *dev = core_device_find(sp, dev_id);
-	const struct balun_copy op = { .dst = (uintptr_t)host,
-				       .dst_kind = BALUN_KIND_SYSTEM,
-				       .src = off,
-				       .src_kind = BALUN_KIND_LOCAL,
-				       .len = len };
-	uint64_t cookie;
+	struct balun_copy op = { .dst = (uintptr_t)host,
+				 .dst_kind = BALUN_KIND_SYSTEM,
+				 .src = off,
+				 .src_kind = BALUN_KIND_LOCAL,
+				 .len = len };
+	unsigned int n;
 	int err;
 
 	if (!dev)
 		return -ENODEV;
-	err = core_is_lost(sp, dev_id) ? -ENODEV : dev->ops.copy(dev->priv, &op, 1, &cookie);
-	if (!err)
-		err = dev->ops.copy_wait(dev->priv, cookie);
+	err = ops_run(dev, &op, 1, &n);
 	core_device_put(dev);
 	return err;
 }

@@ -53,6 +53,31 @@ size_t env_alloc_bytes(void);
 void env_fail_alloc(uint64_t nth);
 
 /*
+ * System memory for a device of the host that reaches memory by DMA (balun_desc.dma_device; NULL:
+ * it does not, and there is nothing to do). From map to unmap [p, p + len) is the device's: it
+ * reads it at *ret_addr (@to_device), or writes it, and what it wrote is there after unmap. At most
+ * env_dma_max() bytes at once, of env_pages_alloc() memory at most a page. May be called where
+ * memory is being moved. Return: 0; -ENOMEM
+ */
+static inline int env_dma_map(void *dma_device, void *p, size_t len, bool to_device,
+			      uint64_t *ret_addr)
+{
+	(void)dma_device, (void)len, (void)to_device;
+	*ret_addr = (uintptr_t)p;
+	return 0;
+}
+static inline void env_dma_unmap(void *dma_device, uint64_t addr, size_t len, bool to_device)
+{
+	(void)dma_device, (void)addr, (void)len, (void)to_device;
+}
+/* a multiple of 4 KiB */
+static inline size_t env_dma_max(void *dma_device)
+{
+	(void)dma_device;
+	return SIZE_MAX & ~(size_t)4095;
+}
+
+/*
  * Between the two, memory that this thread allocates is not got by taking it from others: they may
  * need a lock that is held. begin's answer is for end.
  */

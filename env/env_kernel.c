@@ -2,6 +2,7 @@
 /* env.h over kernel primitives: what is too long for env_kernel.h */
 #include <linux/completion.h>
 #include <linux/delay.h>
+#include <linux/dma-mapping.h>
 #include <linux/hash.h>
 #include <linux/jiffies.h>
 #include <linux/kthread.h>
@@ -124,6 +125,45 @@ void env_pages_free(void *p, size_t bytes)
 		free_aligned(p);
 	else
 		vfree(p);
+}
+
+static enum dma_data_direction dma_dir(bool to_device)
+{
+	return to_device ? DMA_TO_DEVICE : DMA_FROM_DEVICE;
+}
+
+int env_dma_map(void *dma_device, void *p, size_t len, bool to_device, uint64_t *ret_addr)
+{
+	dma_addr_t addr;
+
+	if (!dma_device) {
+		*ret_addr = (uintptr_t)p;
+		return 0;
+	}
+	if (is_vmalloc_addr(p)) {
+		env_assert(offset_in_page(p) + len <= PAGE_SIZE);
+		addr = dma_map_page(dma_device, vmalloc_to_page(p), offset_in_page(p), len,
+				    dma_dir(to_device));
+	} else {
+		addr = dma_map_single(dma_device, p, len, dma_dir(to_device));
+	}
+	if (dma_mapping_error(dma_device, addr))
+		return -ENOMEM;
+	*ret_addr = addr;
+	return 0;
+}
+
+void env_dma_unmap(void *dma_device, uint64_t addr, size_t len, bool to_device)
+{
+	if (dma_device) /* a single one and a page are unmapped alike */
+		dma_unmap_page(dma_device, addr, len, dma_dir(to_device));
+}
+
+size_t env_dma_max(void *dma_device)
+{
+	size_t max = dma_device ? dma_max_mapping_size(dma_device) : SIZE_MAX;
+
+	return max & PAGE_MASK;
 }
 
 bool env_cond_wait(struct env_cond *c, struct env_mutex *m, uint64_t timeout_ns)

@@ -55,6 +55,10 @@ static inline bool env_owns(uint64_t addr, uint64_t len)
 	return false;
 }
 
+int env_dma_map(void *dma_device, void *p, size_t len, bool to_device, uint64_t *ret_addr);
+void env_dma_unmap(void *dma_device, uint64_t addr, size_t len, bool to_device);
+size_t env_dma_max(void *dma_device);
+
 static inline unsigned int env_noreclaim_begin(void)
 {
 	return memalloc_noreclaim_save();

@@ -17,8 +17,9 @@
  * **Memory of a driver**: what the ops touch (also stacks of the driver's own threads that copy)
  * must not be mirrored memory of the program: take it from balun_mem_alloc(), not from malloc().
  *
- * **Reading system memory**: the address of a SYSTEM operand of copy() is given to balun_bus_ptr();
- * the address of a SYSTEM segment of map() only to balun_bus_read()/balun_bus_write(), which never
+ * **Reading system memory**: the address of a SYSTEM operand of copy() is given to balun_bus_ptr(),
+ * or is a DMA address, for a device that asks for those (struct balun_desc, dma_device); the
+ * address of a SYSTEM segment of map() only to balun_bus_read()/balun_bus_write(), which never
  * crash whatever the program does to its mappings.
  */
 #ifndef BALUN_DRIVER_H
@@ -100,11 +101,17 @@ struct balun_copy {
  * @host_base: with BALUN_CAP_HOST_MEMORY, where it is in the host; never touched before a copy to
  *             it or a move into it
  * @caps: BALUN_CAP_* of this device: a subset of the driver's
+ * @dma_device: in the kernel, the struct device on whose behalf system memory is mapped for DMA, or
+ *              NULL. Core maps the SYSTEM operands of each copy() before it, for the direction of
+ *              the copy, and unmaps them after copy_wait(): until that returns, and never longer,
+ *              the device may use them. Their addresses are then DMA addresses (dma_addr_t), each
+ *              operand contiguous; balun_bus_ptr() is not for them
  */
 struct balun_desc {
 	uint64_t mem_bytes;
 	void *host_base;
 	uint64_t caps;
+	void *dma_device;
 };
 
 struct balun_options;
@@ -172,7 +179,9 @@ struct balun_driver {
 	 * copy() returns. Return: 0 and a cookie; -errno nothing of the batch counts as done.
 	 */
 	int (*copy)(void *priv, const struct balun_copy *op, size_t n, uint64_t *ret_cookie);
-	/** @copy_wait: R wait for a batch; once per cookie. Return: 0 all done; -EIO none counts.
+	/**
+	 * @copy_wait: R wait for a batch; once per cookie. When it returns the device does not use
+	 * the batch's memory any more. Return: 0 all done; -EIO none counts.
 	 */
 	int (*copy_wait)(void *priv, uint64_t cookie);
 
@@ -290,7 +299,7 @@ BALUN_API int balun_bus_write(struct balun_space *space, uint64_t addr, const vo
 
 /**
  * balun_bus_ptr() - host pointer of a SYSTEM operand of copy(); valid until copy_wait() returns
- * Any context. Never for a SYSTEM segment of map().
+ * Any context. Never for a SYSTEM segment of map(), or for a device with a dma_device.
  */
 BALUN_API void *balun_bus_ptr(uint64_t addr, size_t len);
 
