@@ -136,9 +136,10 @@ uint64_t kevict_strays(void *e, unsigned int dev, uint64_t n)
 	unsigned long before, now;
 	unsigned int idle = 0;
 
-	kdevice_tell(d);
 	before = left(d);
-	for (now = before; now && idle < NO_PROGRESS; now = left(d)) {
+	kdevice_tell(d); /* what is free already is enough, if it is @n */
+	for (now = left(d); now && before - min(before, now) < n && idle < NO_PROGRESS;
+	     now = left(d)) {
 		round_of(d, n);
 		if (n != UINT64_MAX)
 			break;
