@@ -177,14 +177,13 @@ has() { # module
 }
 
 modules_vm() {
-	local dir=$logs-modules spec f qemu=()
+	local dir=$logs-modules spec f
 	job "$dir.job" ''
 	files+=("$logs.modules:/modules")
-	has balun-edu && qemu=(-device edu)
 	test_in "$dir.job" modules/load 30 '. /lib.sh; load'
 	# as many devices as a space can have, and the kernel has their memory at once
 	for spec in ram:mem=32M soft:mem=32M dmirror:mem=32M dmirror:mem=32M,coherent=1 'trace(soft:mem=32M)' \
-		'inject(soft:mem=32M)' edu; do
+		'inject(soft:mem=32M)'; do
 		has "balun-${spec%%[(:]*}" && test_in "$dir.job" "conform/$spec" 1800 \
 			"balun conform --engine kernel --timeout $((180 * slow)) --driver '$spec'"
 	done
@@ -196,7 +195,29 @@ modules_vm() {
 	done
 	test_in "$dir.job" modules/unload 60 '. /lib.sh; unload'
 	[ "$config" = debug ] && test_in "$dir.job" modules/leaks 120 '. /lib.sh; leaks'
-	run_job "$dir.job" '' "$dir" "${qemu[@]}" && report "$label" "$dir.job" "$dir"
+	run_job "$dir.job" '' "$dir" && report "$label" "$dir.job" "$dir"
+}
+
+# edu_vm NAME SPEC ROUNDS APPEND DEVICES QEMU-WORDS PROPERTIES: the driver edu on so many devices
+edu_vm() {
+	local dir=$logs-edu-$1 qemu i
+	read -ra qemu <<<"$6"
+	for ((i = 0; i < $5; i++)); do qemu+=(-device "edu$7"); done
+	job "$dir.job" 'modprobe balun-edu; modprobe balun-inject; modprobe balun-ram'
+	test_in "$dir.job" "edu/$1" 600 "edu_test $2 $3 && rmmod balun-edu"
+	run_job "$dir.job" "$4" "$dir" "${qemu[@]}" && report "$label" "$dir.job" "$dir"
+}
+
+# The three ways in which system memory is mapped for a device: behind an IOMMU, where an access
+# outside of a mapping fails and 28 bits of address are enough; through bounce buffers, where what
+# is not unmapped does not arrive; as it is. A transfer takes a tenth of a second, so the many
+# rounds are on many devices.
+edu() {
+	has balun-edu || return 0
+	files+=("$BUILD/tests/kernel/edu_test")
+	edu_vm iommu edu 1000 'intel_iommu=on iommu.strict=1' 8 '-M q35 -device intel-iommu' ''
+	edu_vm bounce edu:dma_bits=32 20 swiotlb=force 2 '' ,dma_mask=0xffffffff
+	edu_vm direct edu:dma_bits=64 20 '' 1 '' ,dma_mask=0xffffffffffffffff
 }
 
 # ---- all of it ----
@@ -225,6 +246,7 @@ one_kernel() { # KERNEL CONFIG
 		hmm madvise
 		hmm always
 		modules_vm
+		edu
 	fi
 	table
 }
