@@ -501,8 +501,68 @@ static bool next_where(struct kengine *k, unsigned int dev, u64 va, enum engine_
 	return false;
 }
 
+/* of a snapshot: notes where lost pages are */
+static void note_lost(struct kengine *k, u64 va, const unsigned long *pfns, unsigned int n)
+{
+	unsigned int i;
+
+	for (i = 0; i < n; i++) {
+		struct kdev *d = kpfn_device(k, pfns[i]);
+		unsigned long no;
+
+		if (!d || !kpage_lost(d, hmm_pfn_to_page(pfns[i])))
+			continue;
+		no = kpage_no(d, hmm_pfn_to_page(pfns[i]));
+		spin_lock_irq(&d->lock);
+		WRITE_ONCE(d->at[no], (va + i * PAGE_SIZE) | (d->at[no] & ~KPAGE_ADDR));
+		spin_unlock_irq(&d->lock);
+	}
+}
+
+/* the next part of a block, from *va on, that may have lost pages; false: there is none */
+static bool next_part(struct kengine *k, u64 *va, u64 *ret_end)
+{
+	struct vm_area_struct *vma;
+
+	mmap_read_lock(k->mm);
+	for (vma = find_vma(k->mm, *va); vma && !kvma_movable(vma); vma = find_vma(k->mm, *va))
+		*va = vma->vm_end;
+	if (vma) {
+		*va = max_t(u64, *va, vma->vm_start);
+		*ret_end = min_t(u64, vma->vm_end, (*va | (BALUN_BLOCK_SIZE - 1)) + 1);
+	}
+	mmap_read_unlock(k->mm);
+	return vma;
+}
+
+/* mremap() tells nobody where to: if there was one, pages that are lost may be anywhere */
+static void search_lost(struct kengine *k)
+{
+	long now = atomic_long_read(&k->unmaps);
+	unsigned long *pfns;
+	u64 va = 0, end;
+
+	if (now == READ_ONCE(k->searched) || !lowest_of(k, 0, 0, true, &va))
+		return;
+	WRITE_ONCE(k->searched, now);
+	if (!mmget_not_zero(k->mm))
+		return;
+	pfns = mempool_alloc(k->snapshots, GFP_KERNEL);
+	for (va = 0; next_part(k, &va, &end); va = end) {
+		kregion_get(k, va);
+		mmap_read_lock(k->mm);
+		ksnapshot(k, va, end, pfns);
+		note_lost(k, va, pfns, (end - va) >> PAGE_SHIFT);
+		mmap_read_unlock(k->mm);
+		cond_resched();
+	}
+	mempool_free(pfns, k->snapshots);
+	mmput(k->mm);
+}
+
 bool knext_lost(void *e, uint64_t va, struct engine_run *ret)
 {
+	search_lost(e);
 	return next_where(e, 0, va, ENGINE_LOST, ret);
 }
 

@@ -49,6 +49,8 @@ static int kattach(struct balun_space *sp, void **ret_e)
 	xa_init(&k->regions);
 	spin_lock_init(&k->faults_lock);
 	INIT_LIST_HEAD(&k->faults);
+	spin_lock_init(&k->transit_lock);
+	INIT_LIST_HEAD(&k->transits_now);
 	INIT_LIST_HEAD(&k->ended);
 	init_rwsem(&k->devices);
 	k->snapshots = mempool_create_kmalloc_pool(2, SNAPSHOT_SIZE);

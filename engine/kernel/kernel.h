@@ -118,7 +118,11 @@ struct kengine {
 	mempool_t *snapshots; /* SNAPSHOT_SIZE each: a look must not fail */
 	mempool_t *transits;
 	struct rw_semaphore devices; /* dev[], where core does not keep the device */
+	spinlock_t transit_lock;     /* of the list; leaf */
+	struct list_head transits_now;
 	struct kdev *dev[MAX_DEVICES];
+	atomic_long_t unmaps;	/* of what is watched: mremap() says no more than that */
+	long searched;		/* unmaps when lost pages were searched for last */
 	struct list_head ended; /* closed, and pages are lost: device.c locks */
 };
 
@@ -131,6 +135,9 @@ struct ksub {
  * struct ktransit - a batch between collect and commit: mmap_lock is held for reading meanwhile
  */
 struct ktransit {
+	struct list_head link; /* in the engine's @transits_now */
+	u64 va;
+	env_bits pages;	      /* of the block at @va, in transit */
 	struct kfault *fault; /* whose mmap_lock it is; NULL: our own */
 	unsigned int nsubs;
 	struct ksub sub[BLOCK_PAGES];
@@ -202,6 +209,8 @@ void kcoherent_put(void *p);
 /* migrate.c */
 int kcollect(void *e, struct engine_batch *b);
 void kcommit(void *e, struct engine_batch *b);
+/* adds the pages of the block at @va that are in transit: for who wants to know, not to wait */
+void ktransit_pages(struct kengine *k, u64 va, u64 *pages);
 void kdiscard(void *e, uint64_t va, uint64_t len);
 
 /* fault.c */

@@ -217,6 +217,41 @@ static void see_fault(const struct ktransit *t, const struct engine_batch *b, un
 		pfns[i] = page_to_pfn(t->fault->vmf->page) | HMM_PFN_VALID;
 }
 
+static void transit_begin(struct kengine *k, struct ktransit *t, const struct engine_batch *b)
+{
+	unsigned int i;
+
+	t->va = b->va;
+	memset(t->pages, 0, sizeof(t->pages));
+	for (i = 0; i < BLOCK_PAGES; i++)
+		if (b->status[i] == PAGE_TAKEN)
+			env_bit_set(t->pages, i);
+	spin_lock(&k->transit_lock);
+	list_add(&t->link, &k->transits_now);
+	spin_unlock(&k->transit_lock);
+}
+
+static void transit_end(struct kengine *k, struct ktransit *t)
+{
+	spin_lock(&k->transit_lock);
+	list_del(&t->link);
+	spin_unlock(&k->transit_lock);
+}
+
+void ktransit_pages(struct kengine *k, u64 va, u64 *pages)
+{
+	struct ktransit *t;
+	unsigned int i;
+
+	spin_lock(&k->transit_lock);
+	list_for_each_entry(t, &k->transits_now, link)
+	{
+		for (i = 0; t->va == va && i < ENV_BITS_WORDS; i++)
+			pages[i] |= t->pages[i];
+	}
+	spin_unlock(&k->transit_lock);
+}
+
 int kcollect(void *e, struct engine_batch *b)
 {
 	unsigned int first = env_bits_next(b->want, 0, true), last = BLOCK_PAGES, i;
@@ -244,6 +279,7 @@ int kcollect(void *e, struct engine_batch *b)
 	mempool_free(pfns, k->snapshots);
 	for (i = 0; i < t->nsubs; i++)
 		collect_sub(k, t, b, &t->sub[i]);
+	transit_begin(k, t, b);
 	b->engine = t;
 	return 0;
 }
@@ -295,6 +331,7 @@ void kcommit(void *e, struct engine_batch *b)
 
 	for (i = 0; i < t->nsubs; i++)
 		commit_sub(k, t, b, &t->sub[i]);
+	transit_end(k, t);
 	mm_leave(k, t);
 	mempool_free(t, k->transits);
 	b->engine = NULL;

@@ -33,6 +33,8 @@ static bool region_invalidate(struct mmu_interval_notifier *sub,
 	if (!mmu_notifier_range_blockable(range))
 		return false;
 	mmu_interval_set_seq(sub, seq);
+	if (range->event == MMU_NOTIFY_UNMAP)
+		atomic_long_inc(&r->k->unmaps);
 	core_invalidate_now(r->k->space, start, end - start);
 	return true;
 }
@@ -170,7 +172,8 @@ static void run_of(struct kengine *k, struct vm_area_struct *vma, u64 va, unsign
 	*r = (struct engine_run){ .va = va, .len = PAGE_SIZE, .addr = va, .mapped = 1 };
 	r->perm = (vma->vm_flags & VM_READ ? BALUN_PERM_READ : 0) |
 		  (vma->vm_flags & VM_WRITE ? BALUN_PERM_WRITE : 0);
-	r->movable = kvma_movable(vma) && (vma_is_anonymous(vma) || d);
+	/* what the program cannot reach stays where it is */
+	r->movable = kvma_movable(vma) && vma->vm_flags & VM_READ && (vma_is_anonymous(vma) || d);
 	if (!(pfn & HMM_PFN_VALID)) {
 		r->where = vma_is_anonymous(vma) ? ENGINE_NONE : ENGINE_SYSTEM;
 		return;
@@ -214,12 +217,17 @@ static bool run_add(struct engine_run *run, int *n, int max, const struct engine
 
 /* mmap_lock held */
 static int describe_locked(struct kengine *k, u64 va, u64 end, const unsigned long *pfns,
-			   struct engine_run *run, int max)
+			   enum engine_detail detail, struct engine_run *run, int max)
 {
+	u64 block = va & ~(BALUN_BLOCK_SIZE - 1);
 	struct vm_area_struct *vma = NULL;
+	env_bits transit = { 0 };
 	struct engine_run r;
 	int n = 0;
 
+	/* a device's fault takes it for a hole, and the page is waited for where it is touched */
+	if (detail == DESCRIBE_ALL)
+		ktransit_pages(k, block, transit);
 	for (; va < end; va += r.len, pfns += r.len >> PAGE_SHIFT) {
 		if (!vma || va >= vma->vm_end)
 			vma = find_vma(k->mm, va);
@@ -229,6 +237,8 @@ static int describe_locked(struct kengine *k, u64 va, u64 end, const unsigned lo
 			r = (struct engine_run){
 				.va = va, .len = (vma ? min_t(u64, end, vma->vm_start) : end) - va
 			};
+		if (env_bit(transit, (va - block) >> PAGE_SHIFT))
+			r.where = ENGINE_BUSY;
 		if (!run_add(run, &n, max, &r))
 			break;
 	}
@@ -253,7 +263,7 @@ int kdescribe(void *e, uint64_t va, uint64_t len, enum engine_detail detail, str
 		mmap_read_lock(k->mm);
 	pfns = mempool_alloc(k->snapshots, GFP_KERNEL);
 	ksnapshot(k, va, end, pfns);
-	n = describe_locked(k, va, end, pfns, run, n);
+	n = describe_locked(k, va, end, pfns, detail, run, n);
 	if (!held) {
 		mmap_read_unlock(k->mm);
 		mmput(k->mm);
