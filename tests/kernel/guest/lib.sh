@@ -10,11 +10,13 @@ t() {
 	echo "@@begin $name"
 	echo "balun-test: $name" >/dev/kmsg
 	t0=$(cut -d. -f1 /proc/uptime)
-	timeout -s KILL "$limit" sh -c "$*" </dev/null >/tmp/.out 2>&1
-	rc=$?
-	# what it left running is no part of the next test
-	killall -q -9 $(cat /programs)
-	awk 'NR <= 20000' /tmp/.out
+	# what it left running is no part of the next test, and holds the pipe
+	{
+		timeout -s KILL "$limit" sh -c "$*"
+		echo $? >/tmp/.rc
+		killall -q -9 $(cat /programs)
+	} </dev/null 2>&1 | awk 'NR <= 20000'
+	rc=$(cat /tmp/.rc)
 	t1=$(cut -d. -f1 /proc/uptime)
 	echo
 	echo "@@end $name $rc $((t1 - t0))"
