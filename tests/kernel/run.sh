@@ -181,7 +181,7 @@ has() { # module
 vm() {
 	local name=$1 dir=$logs-${1//\//-}
 	grep -q '^t ' "$dir.job" || return 0
-	test_in "$dir.job" "$name/unload" 60 '. /lib.sh; unload'
+	test_in "$dir.job" "$name/rmmod" 60 '. /lib.sh; unload'
 	[ "$config" != debug ] || test_in "$dir.job" "$name/leaks" 120 '. /lib.sh; leaks'
 	run_job "$dir.job" '' "$dir" && report "$label" "$dir.job" "$dir"
 }
