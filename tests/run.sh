@@ -209,6 +209,7 @@ abi() {
 	for t in headers symbols users layers drivers style man install; do
 		suite "abi/$t" 60 "tests/abi/$t.sh"
 	done
+	suite abi/mutants 60 tests/sim/mutants.sh --fit
 }
 
 variant() { # name, meson arguments...: another build directory, quietly

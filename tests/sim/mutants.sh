@@ -5,6 +5,7 @@
 # within N schedules (default 20000), and must pass without the bug. A mutant belongs to an
 # invariant of docs/coherence.md, and each invariant there has one.
 # Usage: tests/sim/mutants.sh [REGEX of "I3 name"]
+#        tests/sim/mutants.sh --fit    only whether each still fits its file, in a second
 set -u
 cd "$(dirname "$0")/../.." || exit 1
 export LC_ALL=C
@@ -46,6 +47,19 @@ link() { # program, source that is replaced, object that replaces it
 	done
 	"$CC" -o "$1" "${objects[@]}" -lpthread -lm -ldl
 }
+
+fit() { # number
+	perl -0pe "(${edit[$1]}) or die" "${file[$1]}" >/dev/null 2>&1
+	[ $? -eq 0 ] && echo "ok ${name[$1]}" && return
+	echo "FAIL ${invariant[$1]} ${name[$1]}: ${file[$1]} has changed, the mutant no longer fits"
+}
+if [ "${1:-}" = --fit ]; then
+	for i in "${!name[@]}"; do fit "$i"; done >"$tmp/results"
+	grep -v '^ok' "$tmp/results"
+	failed=$(grep -vc '^ok' "$tmp/results")
+	echo "$((${#name[@]} - failed)) passed, $failed failed, 0 skipped"
+	exit $((failed > 0))
+fi
 
 # one mutant: its verdict is printed as one line
 try() { # number
