@@ -547,16 +547,16 @@ static void search_lost(struct kengine *k)
 	WRITE_ONCE(k->searched, now);
 	if (!mmget_not_zero(k->mm))
 		return;
-	pfns = mempool_alloc(k->snapshots, GFP_KERNEL);
 	for (va = 0; next_part(k, &va, &end); va = end) {
 		kregion_get(k, va);
 		mmap_read_lock(k->mm);
+		pfns = mempool_alloc(k->snapshots, GFP_KERNEL); /* with the lock: kcollect() */
 		ksnapshot(k, va, end, pfns);
 		note_lost(k, va, pfns, (end - va) >> PAGE_SHIFT);
 		mmap_read_unlock(k->mm);
+		mempool_free(pfns, k->snapshots);
 		cond_resched();
 	}
-	mempool_free(pfns, k->snapshots);
 	mmput(k->mm);
 }
 

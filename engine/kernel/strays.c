@@ -7,12 +7,10 @@
 #include <linux/delay.h>
 #include <linux/mm.h>
 
+#include "core/core.h"
 #include "engine/kernel/kernel.h"
 
 #define CHUNK 16 /* three arrays of it on the stack, with what KASAN puts around them */
-#define NO_PROGRESS                                                                                \
-	1000	 /* rounds of a millisecond: as long as core waits for a device to drain           \
-		  */
 #define TRIES 16 /* of a page whose copy fails, before it is lost */
 
 static bool copy_one(struct kdev *d, struct page *from, struct page *to)
@@ -127,26 +125,26 @@ static void drain_end(struct kdev *d)
  * With @n UINT64_MAX the device is drained: pages that are locked or referred to for a moment are
  * come back to. A coherent page that somebody has pinned stays what it is, and the device's memory
  * with it, until that is over (kdevice_detach()); nothing is lost by that. Of the others none stays
- * that long, unless there is no memory for them.
+ * as long as core waits for a device to drain, unless there is no memory for them.
  */
 uint64_t kevict_strays(void *e, unsigned int dev, uint64_t n)
 {
 	struct kengine *k = e;
 	struct kdev *d = k->dev[dev];
+	u64 deadline = env_now_ns() + CORE_DRAIN_NS;
 	unsigned long before, now;
-	unsigned int idle = 0;
 
 	before = left(d);
 	kdevice_tell(d); /* what is free already is enough, if it is @n */
-	for (now = left(d); now && before - min(before, now) < n && idle < NO_PROGRESS;
+	for (now = left(d); now && before - min(before, now) < n && env_now_ns() < deadline;
 	     now = left(d)) {
 		round_of(d, n);
 		if (n != UINT64_MAX)
 			break;
-		if (left(d) == now) {
+		if (left(d) == now)
 			msleep(1);
-			idle++;
-		}
+		else
+			deadline = env_now_ns() + CORE_DRAIN_NS;
 	}
 	now = left(d);
 	if (n == UINT64_MAX)

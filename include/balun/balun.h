@@ -95,7 +95,8 @@ struct balun_space_opts {
  *
  * Return: 0; -EINVAL unknown engine or bad options; -EPERM the engine may not be used here
  * (balun_reason() has the remedy); -EOPNOTSUPP the kernel lacks what the engine needs, or the
- * engine takes no policy; -EBUSY the process has a space of this engine already; -ENOMEM.
+ * engine takes no policy; -EBUSY the process has a space of this engine already (on "kernel" it may
+ * have several); -ENOMEM.
  */
 BALUN_API int balun_space_create(const struct balun_space_opts *opts,
 				 struct balun_space **ret_space);

@@ -37,7 +37,6 @@ static inline struct resource *compat_request_free_mem_region(unsigned long byte
 	return ERR_PTR(-EOPNOTSUPP);
 #endif
 }
-
 /*
  * The op of struct dev_pagemap_ops that is called when a page of device memory is free:
  *
@@ -73,7 +72,6 @@ static inline void compat_zone_device_page_init(struct page *page, struct dev_pa
 	zone_device_page_init(page);
 #endif
 }
-
 /* Until 6.14 each page has it; from 6.15 the folio, for zone device memory has compound pages. */
 static inline struct dev_pagemap *compat_page_pgmap(struct page *page)
 {
@@ -83,7 +81,6 @@ static inline struct dev_pagemap *compat_page_pgmap(struct page *page)
 	return page->pgmap;
 #endif
 }
-
 /*
  * Nothing to do for, but to know of: from 6.15 migrate_to_ram() finds vmf->page locked, and
  * migrate_vma_setup() wants its fault_page so and leaves it so. Before, the page is referenced
@@ -113,26 +110,6 @@ static inline int compat_migrate_device_pfns(unsigned long *src, unsigned long n
 #endif
 }
 
-/*
- * Faults in or looks at a range of the notifier's mm, without its mmap_lock, and sets
- * range->notifier_seq: for at most about @timeout jiffies, not 0. Return: as hmm_range_fault(), and
- * -EINTR. A function of the kernel's own in 7.x; before, a loop over the locked one, which
- * cannot serve what drops the lock in its fault handler (userfaultfd): -EFAULT.
- */
-int compat_hmm_range_fault(struct hmm_range *range, unsigned long timeout);
-
-/*
- * Takes the page at @addr from the CPUs until one touches it; mmap_lock held. *ret_page is locked
- * and referenced: exclusive until unlock. Tell the notifier's MMU_NOTIFY_EXCLUSIVE of @owner from
- * those of others. make_device_exclusive() is new in 6.15. Before, make_device_exclusive_range()
- * passes over all but the first page of a huge page, so that is split here if a PMD maps it.
- *
- * Return: 0; -EBUSY locked by others, pages shared, or a huge page that is mapped by PTEs (until
- * 6.14); -EOPNOTSUPP not anonymous, or without CONFIG_DEVICE_PRIVATE; -EFAULT.
- */
-int compat_make_exclusive(struct mm_struct *mm, unsigned long addr, void *owner,
-			  struct page **ret_page);
-
 /* One page, referenced; mmap_lock held. Return: 1 or -errno. The array of vmas is gone in 6.5. */
 static inline long compat_get_user_page_remote(struct mm_struct *mm, unsigned long addr,
 					       unsigned int gup_flags, struct page **ret_page)
@@ -143,5 +120,4 @@ static inline long compat_get_user_page_remote(struct mm_struct *mm, unsigned lo
 	return get_user_pages_remote(mm, addr, 1, gup_flags, ret_page, NULL);
 #endif
 }
-
 #endif
