@@ -1,15 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0-only OR MIT
 /*
- * Faults: a device's (balun_fault()) and a CPU's (core_cpu_fault()). Both ask the policy what else
- * should come along; only a device's may be answered by "use it where it is".
+ * A device's fault, balun_fault(). The policy says what comes along, or that the device uses it
+ * where it is.
  */
 #include "core/core.h"
+#include "core/fault.h"
 
-/* how often the faulted page alone is tried again after its copy home failed */
-#define HOME_TRIES 16
-/* from this streak on (the policy's window is the block by then) whole blocks ahead, at most 8 */
-#define AHEAD_STREAK 5
-#define AHEAD_SHIFT  3u
 /* lost races after which a device fault looks and maps under the lock */
 #define FAULT_LOST_MAX 2
 
@@ -32,29 +28,9 @@ static bool fault_writes(const struct fault *f)
 	return f->access == BALUN_ACCESS_WRITE || f->access == BALUN_ACCESS_ATOMIC;
 }
 
-/* runs of the whole block */
-static void describe_block(struct balun_space *sp, struct core_work *w, uint64_t block,
-			   enum engine_detail detail, int *ret_n)
-{
-	uint64_t va = block, end = block + BALUN_BLOCK_SIZE;
-	int n = 0;
-
-	while (va < end && n < (int)BALUN_BLOCK_PAGES) {
-		n += sp->engine->describe(sp->e, va, end - va, detail, &w->run[n],
-					  BALUN_BLOCK_PAGES - n);
-		va = w->run[n - 1].va + w->run[n - 1].len;
-	}
-	*ret_n = n;
-}
-
-static unsigned int run_first(const struct engine_run *r, uint64_t block)
-{
-	return (r->va - block) >> BALUN_PAGE_SHIFT;
-}
-
 static bool overlaps(const struct fault *f, const struct engine_run *r)
 {
-	unsigned int a = run_first(r, f->block), n = r->len >> BALUN_PAGE_SHIFT;
+	unsigned int a = core_run_first(r, f->block), n = r->len >> BALUN_PAGE_SHIFT;
 
 	return a < f->first + f->npages && f->first < a + n;
 }
@@ -112,65 +88,6 @@ static void look(const struct fault *f, struct sight *s)
 	}
 }
 
-static void ask(struct balun_space *sp, struct core_work *w, int nruns, uint64_t block,
-		unsigned int dev)
-{
-	struct balun_question *q = &w->question;
-	env_bits pinned = { 0 };
-	struct hint h;
-	int i;
-
-	hint_get(sp->hints, block + ((uint64_t)q->first << BALUN_PAGE_SHIFT), &h);
-	q->size = sizeof(*q);
-	q->va = block;
-	q->device = dev;
-	q->hints = h.flags;
-	q->preferred = h.preferred;
-	if (dev && h.accessed_by >> dev & 1)
-		q->hints |= BALUN_HINT_ACCESSED_BY;
-	q->thrashing = core_thrash_level(sp, block);
-	memset(q->local, 0, sizeof(q->local));
-	memset(q->candidate, 0, sizeof(q->candidate));
-	for (i = 0; i < nruns; i++) {
-		const struct engine_run *r = &w->run[i];
-		unsigned int a = run_first(r, block), n = r->len >> BALUN_PAGE_SHIFT;
-		bool away = r->where == ENGINE_DEVICE && (dev || !r->cpu);
-		bool local = dev ? away && r->dev == dev : r->mapped && !away;
-
-		if (local)
-			env_bits_set_range(q->local, a, n);
-		else if (dev ? r->mapped && r->movable && r->where != ENGINE_BUSY : away)
-			env_bits_set_range(q->candidate, a, n);
-	}
-	hint_pinned(sp->hints, block, pinned);
-	for (i = 0; i < ENV_BITS_WORDS; i++)
-		q->candidate[i] &= ~pinned[i];
-	memset(&w->answer, 0, sizeof(w->answer));
-	sp->policy->decide(q, &w->answer);
-	for (i = 0; i < ENV_BITS_WORDS; i++)
-		w->answer.fetch[i] &= q->candidate[i];
-}
-
-/* where the next fault of a streak will be: the first page after the fault that is not here */
-static void streak_note(struct balun_space *sp, const struct core_work *w, unsigned int dev)
-{
-	const struct balun_question *q = &w->question;
-	unsigned int i = q->first;
-
-	while (i < BALUN_BLOCK_PAGES && (env_bit(w->answer.fetch, i) || env_bit(q->local, i)))
-		i++;
-	env_store_relaxed(&sp->streak_next[dev], q->va + ((uint64_t)i << BALUN_PAGE_SHIFT));
-}
-
-static uint32_t streak_of(struct balun_space *sp, unsigned int dev, uint64_t va)
-{
-	uint32_t n = env_load_relaxed(&sp->streak[dev]);
-
-	n = env_load_relaxed(&sp->streak_next[dev]) == va ? n + 1 : 0;
-	env_store_relaxed(&sp->streak[dev], n);
-	return n;
-}
-
 /* move what policy wants of the block to the faulting device */
 static int fetch(struct fault *f)
 {
@@ -186,8 +103,8 @@ static int fetch(struct fault *f)
 	q->first = f->first;
 	q->npages = f->npages;
 	q->write = fault_writes(f);
-	q->streak = streak_of(f->sp, f->dev->id, va);
-	ask(f->sp, f->w, f->nruns, f->block, f->dev->id);
+	q->streak = core_streak(f->sp, f->dev->id, va);
+	core_ask(f->sp, f->w, f->nruns, f->block, f->dev->id);
 	f->moved = true;
 	if (f->access != BALUN_ACCESS_ATOMIC && f->w->answer.stay)
 		return 0;
@@ -203,7 +120,7 @@ static int fetch(struct fault *f)
 	       mv.hold || f->dev->desc.mem_bytes < BALUN_BLOCK_SIZE ? demand : f->w->answer.fetch,
 	       sizeof(mv.want));
 	mv.demand = demand;
-	streak_note(f->sp, f->w, f->dev->id);
+	core_streak_note(f->sp, f->w, f->dev->id);
 	if (!env_bits_count(mv.want))
 		return 0;
 	core_thrash_note(f->sp, f->block, true);
@@ -325,7 +242,7 @@ static int map_stubborn(struct fault *f)
 	err = core_wait_inactive(st, f->deadline);
 	if (err)
 		goto unlock;
-	describe_block(f->sp, f->w, f->block, DESCRIBE_PERM, &f->nruns);
+	core_describe_block(f->sp, f->w, f->block, DESCRIBE_PERM, &f->nruns);
 	err = check_access(f);
 	if (err)
 		goto unlock;
@@ -364,7 +281,7 @@ static int fault_once(struct fault *f)
 	if (err)
 		return err;
 	f->look = f->sp->engine->look_begin(f->sp->e, f->block);
-	describe_block(f->sp, f->w, f->block, DESCRIBE_PERM, &f->nruns);
+	core_describe_block(f->sp, f->w, f->block, DESCRIBE_PERM, &f->nruns);
 	err = check_access(f);
 	if (err)
 		return err;
@@ -458,151 +375,5 @@ int core_device_fault(struct balun_device *dev, uint64_t va, uint64_t len, uint3
 	}
 	core_work_put(sp, f.w);
 	core_hist_add(&sp->stats.device_fault, env_now_ns() - t0);
-	return err;
-}
-
-/* the faulted page alone, after a failure in company; -EIO: it is lost */
-static int home_alone(struct balun_space *sp, uint64_t block, unsigned int page)
-{
-	uint64_t va = block + ((uint64_t)page << BALUN_PAGE_SHIFT);
-	unsigned int dev = 0;
-	int tries, err;
-
-	for (tries = 0; tries < HOME_TRIES; tries++) {
-		struct core_move mv = {
-			.va = block, .cause = BALUN_CAUSE_CPU_FAULT, .force = true, .page = page
-		};
-		struct balun_counts c = { 0 };
-
-		env_bit_set(mv.want, page);
-		err = core_move_block(sp, &mv, &c);
-		if (err)
-			return err;
-		if (mv.page_status == PAGE_BUSY)
-			return -EBUSY;
-		if (mv.page_status == PAGE_NOMEM)
-			return -ENOMEM;
-		if (mv.page_status != PAGE_FAILED)
-			return 0;
-		dev = mv.page_dev;
-		if (core_is_lost(sp, dev))
-			break;
-	}
-	return core_lose(sp, dev, va, BALUN_PAGE_SIZE) ? -EIO : -EBUSY;
-}
-
-/*
- * A streak that has reached whole blocks goes on beyond the block: twice as far each time. The next
- * fault of the streak is then expected after what was brought ahead.
- */
-static void plan_ahead(struct balun_space *sp, uint64_t block, uint32_t streak)
-{
-	uint32_t blocks =
-		streak < AHEAD_STREAK ? 0 : 1u << ENV_MIN(streak - AHEAD_STREAK, AHEAD_SHIFT);
-
-	env_store_relaxed(&sp->ahead_va, block + BALUN_BLOCK_SIZE);
-	env_store_relaxed(&sp->ahead_blocks, blocks);
-}
-
-/* pages of a block that a CPU cannot reach where they are */
-static bool away_bits(struct balun_space *sp, uint64_t block, uint64_t *ret_bits)
-{
-	struct core_work *w = core_work_get(sp);
-	int i, n;
-
-	if (!w)
-		return false;
-	describe_block(sp, w, block, DESCRIBE_WHERE, &n);
-	for (i = 0; i < n; i++) {
-		const struct engine_run *r = &w->run[i];
-
-		if (r->where == ENGINE_DEVICE && !r->cpu)
-			env_bits_set_range(ret_bits, run_first(r, block),
-					   r->len >> BALUN_PAGE_SHIFT);
-	}
-	core_work_put(sp, w);
-	return env_bits_next(ret_bits, 0, true) < BALUN_BLOCK_PAGES;
-}
-
-bool core_cpu_ahead(struct balun_space *sp)
-{
-	uint32_t left = env_load_relaxed(&sp->ahead_blocks);
-	struct core_move mv = { .va = env_load_relaxed(&sp->ahead_va),
-				.cause = BALUN_CAUSE_PREFETCH };
-	struct balun_counts c = { 0 };
-
-	if (!left || core_thrash_level(sp, mv.va) || !away_bits(sp, mv.va, mv.want)) {
-		env_store_relaxed(&sp->ahead_blocks, 0);
-		return false;
-	}
-	core_move_block(sp, &mv, &c);
-	mv.va += BALUN_BLOCK_SIZE;
-	env_store_relaxed(&sp->ahead_va, mv.va);
-	env_store_relaxed(&sp->ahead_blocks, left - 1);
-	env_store_relaxed(&sp->streak_next[0], mv.va);
-	return left > 1;
-}
-
-/* the touched page is on a lost device: it is lost, and all that is there with it. No: false */
-static bool lost_with_device(struct balun_space *sp, const struct core_work *w, int nruns,
-			     uint64_t va)
-{
-	const struct engine_run *r = w->run;
-
-	while (nruns-- && va >= r->va + r->len)
-		r++;
-	if (r->where != ENGINE_DEVICE || !core_is_lost(sp, r->dev) ||
-	    !core_lose(sp, r->dev, va, BALUN_PAGE_SIZE))
-		return false;
-	core_lose(sp, r->dev, r->va, r->len);
-	return true;
-}
-
-int core_cpu_fault(struct balun_space *sp, uint64_t va, bool write)
-{
-	uint64_t t0 = env_now_ns(), block = va & ~(BALUN_BLOCK_SIZE - 1);
-	unsigned int page = (va - block) >> BALUN_PAGE_SHIFT;
-	struct core_move mv = {
-		.va = block, .cause = BALUN_CAUSE_CPU_FAULT, .force = true, .page = page
-	};
-	struct balun_counts c = { 0 };
-	env_bits demand = { 0 };
-	struct core_work *w;
-	bool company;
-	int n, err;
-
-	if (core_thrash_hold(sp, block))
-		return -EAGAIN;
-	core_count(&sp->stats.cpu_faults, 1);
-	w = core_work_get(sp);
-	if (!w)
-		return -ENOMEM;
-	describe_block(sp, w, block, DESCRIBE_WHERE, &n);
-	if (env_load(&sp->lost) && lost_with_device(sp, w, n, va & ~(BALUN_PAGE_SIZE - 1))) {
-		core_work_put(sp, w);
-		return -EIO;
-	}
-	w->question.first = page;
-	w->question.npages = 1;
-	w->question.write = write;
-	w->question.streak = streak_of(sp, 0, va & ~(BALUN_PAGE_SIZE - 1));
-	ask(sp, w, n, block, 0);
-	company = env_bits_count(w->answer.fetch) > 1;
-	env_bit_set(demand, page);
-	env_bit_set(w->answer.fetch, page);
-	memcpy(mv.want, w->answer.fetch, sizeof(mv.want));
-	mv.demand = demand;
-	streak_note(sp, w, 0);
-	/* a policy that brings home nothing but what is touched wants nothing ahead either */
-	plan_ahead(sp, block, company ? w->question.streak : 0);
-	core_work_put(sp, w);
-
-	core_thrash_note(sp, block, false);
-	err = core_move_block(sp, &mv, &c);
-	if (!err && (mv.page_status == PAGE_FAILED || mv.page_status == PAGE_NOMEM))
-		err = home_alone(sp, block, page);
-	else if (!err && mv.page_status == PAGE_BUSY)
-		err = -EBUSY;
-	core_hist_add(&sp->stats.cpu_fault, env_now_ns() - t0);
 	return err;
 }
