@@ -193,6 +193,7 @@ int client_command(struct balun_device *dev, const struct balun_command *c)
 		.data = (uintptr_t)c->data,
 		.data_len = c->data_len,
 		.code = c->code,
+		.data_use = c->data_use,
 	};
 
 	if (strlen(c->driver) >= sizeof(u.driver))

@@ -5,6 +5,7 @@
  */
 #include <linux/slab.h>
 #include <linux/uaccess.h>
+#include <linux/vmalloc.h>
 
 #include "engine/kernel/ioctl.h"
 
@@ -217,6 +218,33 @@ int kcall_stats(struct kcall *c)
 	return err;
 }
 
+/* @*len bytes or more, *len how many. No other file's data, nor anything of the kernel's: a driver
+ * may say that it has written more than it did. */
+static void *data_get(struct knode *n, size_t *len)
+{
+	void *p = NULL;
+
+	mutex_lock(&n->lock);
+	if (n->spare && n->spare_len >= *len) {
+		p = n->spare;
+		*len = n->spare_len;
+		n->spare = NULL;
+	}
+	mutex_unlock(&n->lock);
+	return p ? p : __vmalloc(*len, GFP_KERNEL_ACCOUNT | __GFP_ZERO);
+}
+
+static void data_put(struct knode *n, void *p, size_t len)
+{
+	mutex_lock(&n->lock);
+	if (len <= SPARE_MAX && (!n->spare || n->spare_len < len)) {
+		swap(n->spare, p);
+		n->spare_len = len;
+	}
+	mutex_unlock(&n->lock);
+	vfree(p);
+}
+
 /* what the driver may touch under its locks: copies, not the program's memory */
 static int command_run(struct balun_device *dev, const struct balun_uapi_command *u,
 		       struct balun_command *k)
@@ -224,10 +252,15 @@ static int command_run(struct balun_device *dev, const struct balun_uapi_command
 	void __user *arg = u64_to_user_ptr(u->arg), *data = u64_to_user_ptr(u->data);
 	int err;
 
-	if (copy_from_user(k->arg, arg, k->arg_len) || copy_from_user(k->data, data, k->data_len))
+	if (copy_from_user(k->arg, arg, k->arg_len))
+		return -EFAULT;
+	if (k->data_use != BALUN_DATA_OUT && copy_from_user(k->data, data, k->data_len))
 		return -EFAULT;
 	err = balun_device_command(dev, k);
-	if (copy_to_user(arg, k->arg, k->arg_len) || copy_to_user(data, k->data, k->data_len))
+	if (copy_to_user(arg, k->arg, k->arg_len))
+		err = err ? err : -EFAULT;
+	if (k->data_use != BALUN_DATA_IN && !(k->data_use == BALUN_DATA_OUT && err) &&
+	    copy_to_user(data, k->data, k->data_len))
 		err = err ? err : -EFAULT;
 	return err;
 }
@@ -236,15 +269,24 @@ int kcall_command(struct kcall *c)
 {
 	const struct balun_uapi_command *u = &c->args.command;
 	struct balun_command k = {
-		.driver = u->driver, .code = u->code, .arg_len = u->arg_len, .data_len = u->data_len
+		.driver = u->driver,
+		.code = u->code,
+		.arg_len = u->arg_len,
+		.data_len = u->data_len,
+		.data_use = u->data_use,
 	};
 	struct balun_device *dev;
+	size_t room = u->data_len;
 	int err;
 
 	if (strnlen(u->driver, sizeof(u->driver)) == sizeof(u->driver) ||
 	    u->arg_len > BALUN_COMMAND_ARG || u->data_len > BALUN_UAPI_DATA) {
 		env_reason("a command has at most %d bytes of argument and %lu of data",
 			   BALUN_COMMAND_ARG, BALUN_UAPI_DATA);
+		return -EINVAL;
+	}
+	if (u->unused || u->data_use > BALUN_DATA_OUT) {
+		env_reason("balun.ko knows no such use of a command's data");
 		return -EINVAL;
 	}
 	err = kcall_get(c, u->handle, &dev);
@@ -254,11 +296,12 @@ int kcall_command(struct kcall *c)
 	if (k.arg_len)
 		k.arg = kzalloc(k.arg_len, GFP_KERNEL_ACCOUNT);
 	if (k.data_len)
-		k.data = balun_mem_alloc(k.data_len);
+		k.data = data_get(c->node, &room);
 	if ((k.arg || !k.arg_len) && (k.data || !k.data_len))
 		err = command_run(dev, u, &k);
 	kcall_put(dev);
-	balun_mem_free(k.data, k.data_len);
+	if (k.data)
+		data_put(c->node, k.data, room);
 	kfree(k.arg);
 	return err;
 }

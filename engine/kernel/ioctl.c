@@ -7,6 +7,7 @@
 #include <linux/sched/mm.h>
 #include <linux/slab.h>
 #include <linux/uaccess.h>
+#include <linux/vmalloc.h>
 
 #include "engine/kernel/ioctl.h"
 #include "engine/kernel/kernel.h"
@@ -318,6 +319,7 @@ static int node_release(struct inode *inode, struct file *file)
 
 	if (n->state == LIVE)
 		node_end(n);
+	vfree(n->spare);
 	kfree(n);
 	return 0;
 }

@@ -47,7 +47,10 @@ struct knode {
 		u64 handle; /* 0: none */
 		bool closing;
 	} slot[SLOTS];
+	void *spare; /* for the data of a command: what is in it was this file's before, or 0 */
+	size_t spare_len;
 };
+#define SPARE_MAX (4UL << 20) /* bytes of it that are kept from call to call */
 
 /* a call: its struct, and the text why it fails */
 struct kcall {

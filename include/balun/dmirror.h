@@ -99,7 +99,8 @@ static inline size_t balun_dmirror_buf(const struct balun_dmirror_cmd *c)
  */
 static inline int balun_dmirror(struct balun_device *dev, struct balun_dmirror_cmd *cmd)
 {
-	struct balun_command c = { "dmirror", 0, cmd, sizeof(*cmd), cmd->buf, 0 };
+	uint32_t use = cmd->op == BALUN_DMIRROR_WRITE ? BALUN_DATA_IN : BALUN_DATA_OUT;
+	struct balun_command c = { "dmirror", 0, cmd, sizeof(*cmd), cmd->buf, 0, use };
 
 	if (cmd->size != sizeof(*cmd))
 		return -22; /* EINVAL */

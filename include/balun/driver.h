@@ -124,6 +124,9 @@ struct balun_options;
  * @arg_len: its size, at most BALUN_COMMAND_ARG
  * @data: in and out: memory that never migrates (balun_mem_alloc()), or NULL
  * @data_len: bytes of it
+ * @data_use: BALUN_DATA_IN: the driver only reads the data; BALUN_DATA_OUT: it does not read them,
+ * and when it returns 0 it has written all of them (else they are undefined); 0: in and out. A copy
+ * that is not needed is not made
  */
 struct balun_command {
 	const char *driver;
@@ -132,8 +135,11 @@ struct balun_command {
 	size_t arg_len;
 	void *data;
 	size_t data_len;
+	uint32_t data_use;
 };
 #define BALUN_COMMAND_ARG 4096
+#define BALUN_DATA_IN	  1
+#define BALUN_DATA_OUT	  2
 
 /**
  * struct balun_driver - the ops table; const, append only, checked once by balun_driver_register()

@@ -136,17 +136,20 @@ struct balun_uapi_stats {
 
 /**
  * struct balun_uapi_command - COMMAND: balun_device_command()
- * @arg: address of the argument, or 0; it and the data are copied in before and out after, also
- *       after an error of the driver's
+ * @arg: address of the argument, or 0; it is copied in before and out after, also after an error
+ *       of the driver's
  * @data: address of the data, or 0
  * @data_len: at most BALUN_UAPI_DATA
  * @arg_len: at most BALUN_COMMAND_ARG of driver.h
+ * @data_use: BALUN_DATA_* of driver.h: data that are in and out (0) are copied as the argument is,
+ * OUT only out and not after an error
+ * @unused: 0
  * @driver: name of the driver, ends with a 0
  */
 struct balun_uapi_command {
 	struct balun_uapi_head head;
 	__u64 handle, arg, data, data_len;
-	__u32 arg_len, code;
+	__u32 arg_len, code, data_use, unused;
 	char driver[32];
 };
 

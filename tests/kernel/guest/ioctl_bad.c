@@ -109,6 +109,8 @@ static int stats(int fd, void *to, __u64 len)
 	return call(fd, BALUN_IOC_STATS, &s, sizeof(s));
 }
 
+static __u32 data_use, unused; /* of the next commands */
+
 static int command(int fd, __u64 handle, const char *driver, void *arg, __u32 arg_len, void *data,
 		   __u64 data_len)
 {
@@ -118,6 +120,8 @@ static int command(int fd, __u64 handle, const char *driver, void *arg, __u32 ar
 		.arg_len = arg_len,
 		.data = (uintptr_t)data,
 		.data_len = data_len,
+		.data_use = data_use,
+		.unused = unused,
 	};
 
 	memcpy(c.driver, driver, strnlen(driver, sizeof(c.driver)));
@@ -375,6 +379,12 @@ static void commands(int fd)
 	/* less data than the command is about */
 	WANT(command(fd, handle, "dmirror", arg, sizeof(arg), NULL, 0), -EINVAL);
 	WANT(command(fd, handle, "dmirror", arg, sizeof(arg), memory, PAGE - 1), -EINVAL);
+	data_use = BALUN_DATA_OUT + 1;
+	WANT(command(fd, handle, "dmirror", arg, sizeof(arg), memory, PAGE), -EINVAL);
+	data_use = 0;
+	unused = 1;
+	WANT(command(fd, handle, "dmirror", arg, sizeof(arg), memory, PAGE), -EINVAL);
+	unused = 0;
 	arg[1] = 1000;
 	WANT(command(fd, handle, "dmirror", arg, sizeof(arg), memory, PAGE), -EINVAL);
 	WANT(device(fd, BALUN_IOC_CLOSE, handle), 0);

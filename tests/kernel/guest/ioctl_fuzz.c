@@ -136,6 +136,8 @@ static void fill_command(struct balun_uapi_command *c, uint64_t *r, char *buf)
 	c->data = any_address(r);
 	c->data_len = below(r, 8) ? arg[3] : any_length(r);
 	c->code = below(r, 8) ? 0 : fuzz_rand(r);
+	c->data_use = below(r, 4);
+	c->unused = !below(r, 32);
 }
 
 static size_t fill(union any *a, unsigned int nr, uint64_t *r, char *buf)
