@@ -46,7 +46,7 @@ static void page_is_free(compat_freed_t *freed)
 
 	spin_lock_irqsave(&d->lock, flags);
 	WARN_ON_ONCE(!is_used(d, no));
-	__set_bit(no, d->freed);
+	bitmap_set(d->freed, no, compat_freed_pages(freed));
 	queue_work(work_queue, &d->work);
 	spin_unlock_irqrestore(&d->lock, flags);
 }
@@ -58,19 +58,21 @@ static const struct dev_pagemap_ops pagemap_ops = {
 
 /* ---- taking and freeing ---- */
 
-struct page *kpage_take(struct kdev *d, unsigned long no, u64 va, bool hold)
+struct page *kpage_take(struct kdev *d, unsigned long no, unsigned int order, u64 va, bool hold)
 {
-	enum kind kind = !hold && d->pagemap[COHERENT].nr_range ? COHERENT : PRIVATE;
+	enum kind kind = kdevice_kind(d, hold);
+	u64 at = va | KPAGE_NEW | (kind == COHERENT ? KPAGE_COHERENT : 0);
 	struct page *page = pfn_to_page(d->first[kind] + no);
-	unsigned long flags;
+	unsigned long i, n = 1UL << order, flags;
 
 	spin_lock_irqsave(&d->lock, flags);
 	WARN_ON_ONCE(is_used(d, no));
-	__set_bit(no, d->used);
-	d->nused++;
-	d->at[no] = va | KPAGE_NEW | (kind == COHERENT ? KPAGE_COHERENT : 0);
+	bitmap_set(d->used, no, n);
+	d->nused += n;
+	for (i = 0; i < n; i++)
+		d->at[no + i] = at + i * PAGE_SIZE;
 	spin_unlock_irqrestore(&d->lock, flags);
-	compat_zone_device_page_init(page, &d->pagemap[kind]);
+	compat_zone_device_page_init(page, &d->pagemap[kind], order);
 	return page;
 }
 
@@ -141,6 +143,21 @@ void kdevice_leave(struct kdev *d)
 	spin_lock_irqsave(&d->lock, flags);
 	if (!--d->faults)
 		wake_up_all(&d->idle);
+	spin_unlock_irqrestore(&d->lock, flags);
+}
+
+void kdevice_split(struct kdev *d, struct mm_struct *mm, u64 va)
+{
+	unsigned long flags;
+
+	spin_lock_irqsave(&d->lock, flags);
+	if (!d->splitting) {
+		d->splitting = true;
+		mmgrab(mm);
+		d->split_mm = mm;
+		d->split_va = va;
+		queue_work(work_queue, &d->split);
+	}
 	spin_unlock_irqrestore(&d->lock, flags);
 }
 
@@ -218,6 +235,7 @@ static void device_free(struct kdev *d)
 	mutex_lock(&ended_lock);
 	list_del(&d->link);
 	mutex_unlock(&ended_lock);
+	flush_work(&d->split); /* its page is gone, it may not be */
 	for (i = 0; i < KINDS; i++)
 		if (d->pagemap[i].nr_range)
 			memunmap_pages(&d->pagemap[i]);
@@ -367,6 +385,7 @@ int kdevice_attach(void *e, unsigned int dev, struct balun_desc *desc)
 	mutex_init(&d->told_lock);
 	init_waitqueue_head(&d->idle);
 	INIT_WORK(&d->work, device_work);
+	INIT_WORK(&d->split, ksplit);
 	d->used = kvcalloc(BITS_TO_LONGS(npages), sizeof(long), GFP_KERNEL);
 	d->freed = kvcalloc(BITS_TO_LONGS(npages), sizeof(long), GFP_KERNEL);
 	d->at = kvcalloc(npages, sizeof(*d->at), GFP_KERNEL);

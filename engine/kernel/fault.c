@@ -5,8 +5,14 @@
  * The task that touches serves its own fault: it holds mmap_lock for reading, and says so
  * (kfault_here()), for core will look and move on its behalf. Nothing that core does then may take
  * mmap_lock, or wait for who does: it never takes devices_lock, or waits for other migrations.
+ *
+ * A huge page comes home whole. Where it cannot (no huge page of system memory is free, a page of
+ * it is pinned or not read) it has to be split, and that cannot be done here: who faults has the
+ * folio's lock and a reference, and only what nobody else refers to is split. So a worker does it,
+ * and the page is touched again; until then a touch returns at once, for the worker needs the lock.
  */
 #include <linux/sched.h>
+#include <linux/sched/mm.h>
 
 #include "engine/kernel/kernel.h"
 
@@ -43,6 +49,10 @@ static vm_fault_t fault_foreign(struct kdev *d, struct vm_fault *vmf)
 	};
 	unsigned int failed;
 
+	if (compat_fault_is_huge(vmf)) {
+		kdevice_split(d, m.vma->vm_mm, m.start);
+		return 0;
+	}
 	if (migrate_vma_setup(&m))
 		return VM_FAULT_SIGBUS;
 	failed = kcopy_home(d, &src, &dst, m.cpages ? 1 : 0);
@@ -50,6 +60,44 @@ static vm_fault_t fault_foreign(struct kdev *d, struct vm_fault *vmf)
 	migrate_vma_finalize(&m);
 	kdevice_tell(d);
 	return failed ? VM_FAULT_SIGBUS : 0; /* 0: if it did not come, it is touched again */
+}
+
+/* collecting a part of it splits it, and leaves it where it is */
+static void split_at(struct kdev *d, struct mm_struct *mm, u64 va)
+{
+	struct vm_area_struct *vma = vma_lookup(mm, va);
+	unsigned long src = 0, dst = 0;
+	struct migrate_vma m = {
+		.vma = vma,
+		.start = va,
+		.end = va + PAGE_SIZE,
+		.src = &src,
+		.dst = &dst,
+		.pgmap_owner = d->k,
+		.flags = MIGRATE_VMA_SELECT_DEVICE_PRIVATE,
+	};
+
+	if (vma && !migrate_vma_setup(&m))
+		migrate_vma_finalize(&m);
+}
+
+/* Best effort: who touches the page again and finds it whole asks again. */
+void ksplit(struct work_struct *w)
+{
+	struct kdev *d = container_of(w, struct kdev, split);
+	struct mm_struct *mm = d->split_mm;
+	unsigned long flags;
+
+	if (mmget_not_zero(mm)) {
+		mmap_read_lock(mm);
+		split_at(d, mm, d->split_va);
+		mmap_read_unlock(mm);
+		mmput(mm);
+	}
+	mmdrop(mm);
+	spin_lock_irqsave(&d->lock, flags);
+	d->splitting = false;
+	spin_unlock_irqrestore(&d->lock, flags);
 }
 
 static vm_fault_t fault_own(struct kengine *k, struct vm_fault *vmf)
@@ -68,17 +116,20 @@ static vm_fault_t fault_own(struct kengine *k, struct vm_fault *vmf)
 		return VM_FAULT_SIGBUS;
 	if (err == -EAGAIN) /* it has to wait: the block thrashes */
 		env_sleep_ns(50000);
+	else if (err && compat_fault_is_huge(vmf))
+		kdevice_split(kpage_device(vmf->page), k->mm, vmf->address & PAGE_MASK);
 	return 0;
 }
 
 vm_fault_t kmigrate_to_ram(struct vm_fault *vmf)
 {
 	struct kdev *d = kpage_device(vmf->page);
-	vm_fault_t ret;
+	vm_fault_t ret = 0;
 
-	if (!kdevice_enter(d, vmf->page))
+	if (!kdevice_enter(d, compat_fault_page(vmf)))
 		return VM_FAULT_SIGBUS;
-	ret = vmf->vma->vm_mm == d->k->mm ? fault_own(d->k, vmf) : fault_foreign(d, vmf);
+	if (!compat_fault_is_huge(vmf) || !READ_ONCE(d->splitting))
+		ret = vmf->vma->vm_mm == d->k->mm ? fault_own(d->k, vmf) : fault_foreign(d, vmf);
 	kdevice_leave(d); /* the caller has the page still, and the page keeps the struct */
 	return ret;
 }

@@ -72,6 +72,7 @@ enum kind {
  * @at: where each used page was put (KPAGE_*): a hint, for mremap() tells nobody
  * @lock: of @at, @used, @freed and the counts together; may be taken in any context
  * @ended: the device is closed, and pages of it are lost: they stay until they are unmapped
+ * @split: a huge page that is to be split, at @split_va of @split_mm; one at a time (@splitting)
  */
 struct kdev {
 	struct kengine *k;
@@ -89,7 +90,10 @@ struct kdev {
 	unsigned int faults;	/* of CPUs in progress, on pages that were not lost */
 	wait_queue_head_t idle; /* faults became 0 */
 	struct mutex told_lock; /* one at a time tells core */
-	struct work_struct work;
+	struct work_struct work, split;
+	struct mm_struct *split_mm;
+	u64 split_va;
+	bool splitting;
 };
 
 /* in kdev.at: the page's address, and in its low bits: */
@@ -133,12 +137,15 @@ struct ksub {
 
 /**
  * struct ktransit - a batch between collect and commit: mmap_lock is held for reading meanwhile
+ * @whole: the block was collected as one: src[0] stands for all of it, a huge page or a hole; so
+ *         does dst[0] if it has COMPAT_PFN_COMPOUND, else the kernel splits what was collected
  */
 struct ktransit {
 	struct list_head link; /* in the engine's @transits_now */
 	u64 va;
 	env_bits pages;	      /* of the block at @va, in transit */
 	struct kfault *fault; /* whose mmap_lock it is; NULL: our own */
+	bool whole;
 	unsigned int nsubs;
 	struct ksub sub[BLOCK_PAGES];
 	unsigned long src[BLOCK_PAGES], dst[BLOCK_PAGES];
@@ -165,14 +172,16 @@ void kdevices_exit(void);
 int kdevice_attach(void *e, unsigned int dev, struct balun_desc *desc);
 void kdevice_detach(void *e, unsigned int dev);
 void kdevices_forget(struct kengine *k); /* the engine ends before the pages of lost devices do */
-/* locked, one reference; @hold: the private one also of a coherent device */
-struct page *kpage_take(struct kdev *d, unsigned long no, u64 va, bool hold);
+/* locked, one reference; @hold: the private one also of a coherent device; @order: the first of the
+ * pages of a huge one, or 0 */
+struct page *kpage_take(struct kdev *d, unsigned long no, unsigned int order, u64 va, bool hold);
 void kpage_settle(struct kdev *d, struct page *page); /* something has moved to it */
 void kdevice_tell(struct kdev *d);		      /* core of what has come free */
 void kdevices_tell(struct kengine *k);
 /* a CPU's fault on a page that is not lost; false: it is. Until leave the device does not end */
 bool kdevice_enter(struct kdev *d, struct page *page);
 void kdevice_leave(struct kdev *d);
+void kdevice_split(struct kdev *d, struct mm_struct *mm, u64 va); /* a huge page, soon */
 unsigned long kdevice_lose(struct kdev *d); /* what it has not given back; how many pages */
 bool kpage_lost(struct kdev *d, struct page *page);
 void kpage_lose(struct kdev *d, struct page *page);
@@ -196,9 +205,14 @@ static inline struct page *kplace_page(const struct kdev *d, unsigned long no)
 {
 	return pfn_to_page(d->first[d->at[no] & KPAGE_COHERENT ? COHERENT : PRIVATE] + no);
 }
+/* of the pages that are taken */
+static inline enum kind kdevice_kind(const struct kdev *d, bool hold)
+{
+	return !hold && d->pagemap[COHERENT].nr_range ? COHERENT : PRIVATE;
+}
 static inline bool kdevice_has_pages(const struct kdev *d, bool hold)
 {
-	return d->pagemap[PRIVATE].nr_range || (!hold && d->pagemap[COHERENT].nr_range);
+	return d->pagemap[kdevice_kind(d, hold)].nr_range;
 }
 
 /* coherent.c */
@@ -216,10 +230,11 @@ void kdiscard(void *e, uint64_t va, uint64_t len);
 /* fault.c */
 struct kfault *kfault_here(struct kengine *k); /* NULL: this task serves none */
 vm_fault_t kmigrate_to_ram(struct vm_fault *vmf);
+void ksplit(struct work_struct *w); /* of kdev.split */
 
 /* strays.c */
 uint64_t kevict_strays(void *e, unsigned int dev, uint64_t n);
-/* up to BLOCK_PAGES collected pages of @d, from @src to new ones; mmap_lock need not be held */
+/* @n collected pages of @d, from @src to new ones; mmap_lock need not be held */
 unsigned int kcopy_home(struct kdev *d, unsigned long *src, unsigned long *dst, unsigned int n);
 
 /* place.c */

@@ -74,7 +74,8 @@ static void sub_args(struct kengine *k, struct ktransit *t, const struct engine_
 		.dst = t->dst + s->first,
 		.npages = s->n,
 		.pgmap_owner = k,
-		.flags = MIGRATE_VMA_SELECT_DEVICE_PRIVATE | MIGRATE_VMA_SELECT_DEVICE_COHERENT,
+		.flags = MIGRATE_VMA_SELECT_DEVICE_PRIVATE | MIGRATE_VMA_SELECT_DEVICE_COHERENT |
+			 COMPAT_SELECT_COMPOUND,
 		.fault_page = t->fault ? t->fault->vmf->page : NULL,
 	};
 	if (b->dst)
@@ -102,68 +103,131 @@ static u64 page_bus(struct page *page)
 	return (uintptr_t)page_address(page);
 }
 
-/* where page i goes: its new page, locked, or NULL */
-static struct page *new_page(struct kengine *k, const struct engine_batch *b, unsigned int i,
-			     struct engine_piece *p)
+/* what was collected for page i; 0: nothing */
+static unsigned long collected(const struct ktransit *t, unsigned int i)
 {
-	u64 va = b->va + i * PAGE_SIZE;
-	struct page *page;
+	unsigned long pfn = t->src[t->whole ? 0 : i];
 
-	if (b->dst) {
-		p->dst_kind = BALUN_KIND_LOCAL;
-		p->dst_dev = b->dst;
-		p->dst = (u64)b->place[i] << PAGE_SHIFT;
-		return kpage_take(k->dev[b->dst], b->place[i], va, b->hold);
-	}
-	page = alloc_page(GFP_HIGHUSER_MOVABLE);
-	if (!page)
-		return NULL;
-	lock_page(page);
-	SetPageDirty(page); /* the device may have written to it, and nothing else says so */
-	p->dst_kind = BALUN_KIND_SYSTEM;
-	p->dst = page_bus(page);
+	if (!(pfn & MIGRATE_PFN_MIGRATE))
+		return 0;
+	return pfn & MIGRATE_PFN_VALID && t->whole ? pfn + ((unsigned long)i << MIGRATE_PFN_SHIFT)
+						   : pfn;
+}
+
+/* where page i goes; NULL: nowhere */
+static struct page *new_page_of(const struct ktransit *t, unsigned int i)
+{
+	struct page *page = migrate_pfn_to_page(t->dst[i]);
+
+	if (t->whole && t->dst[0] & COMPAT_PFN_COMPOUND)
+		page = migrate_pfn_to_page(t->dst[0]) + i;
 	return page;
+}
+
+static bool is_huge_place(const struct kdev *d, const struct engine_batch *b)
+{
+	unsigned int i;
+
+	if (b->place[0] % BLOCK_PAGES || kdevice_kind(d, b->hold) != PRIVATE)
+		return false;
+	for (i = 1; i < BLOCK_PAGES && b->place[i] == b->place[0] + i; i++)
+		;
+	return i == BLOCK_PAGES;
+}
+
+/* one page, or a huge one for all of the block; locked, or NULL */
+static struct page *new_page(struct kengine *k, const struct engine_batch *b, unsigned int i,
+			     unsigned int order)
+{
+	struct folio *folio;
+
+	if (b->dst && order && !is_huge_place(k->dev[b->dst], b))
+		return NULL;
+	if (b->dst)
+		return kpage_take(k->dev[b->dst], b->place[i], order, b->va + i * PAGE_SIZE,
+				  b->hold);
+	folio = folio_alloc(order ? GFP_TRANSHUGE_LIGHT : GFP_HIGHUSER_MOVABLE, order);
+	if (!folio)
+		return NULL;
+	folio_lock(folio);
+	/* the device may have written to it, and nothing else says so */
+	folio_set_dirty(folio);
+	return &folio->page;
+}
+
+/* page i as it was collected, to be taken: where its content is; false: it is not to be */
+static bool source(struct kengine *k, const struct ktransit *t, struct engine_batch *b,
+		   unsigned int i, struct engine_piece *p)
+{
+	struct page *page = migrate_pfn_to_page(collected(t, i));
+	struct kdev *from = page ? kpage_ours(k, page) : NULL;
+
+	*p = (struct engine_piece){ .first = i, .npages = 1, .src_kind = BALUN_KIND_ZERO };
+	if (!collected(t, i))
+		return false;
+	if (!from) {
+		/* Dropped since it was looked at, by who has mmap_lock for reading too (madvise):
+		 * holes are collected whatever was asked for. Nobody would fill a page for it. */
+		if (!b->dst)
+			return false;
+		if (page) {
+			p->src_kind = BALUN_KIND_SYSTEM;
+			p->src = page_bus(page);
+		}
+		return true;
+	}
+	p->src_kind = BALUN_KIND_LOCAL;
+	p->src_dev = from->id;
+	p->src = (u64)kpage_no(from, page) << PAGE_SHIFT;
+	/* not if it has changed since it was looked at */
+	return !READ_ONCE(from->ended) && from->id != b->dst && (!b->src || from->id == b->src);
 }
 
 static void take_page(struct kengine *k, struct ktransit *t, struct engine_batch *b, unsigned int i)
 {
-	struct page *page = migrate_pfn_to_page(t->src[i]), *to;
-	struct kdev *from = page ? kpage_ours(k, page) : NULL;
-	struct engine_piece p = { .first = i, .npages = 1, .src_kind = BALUN_KIND_ZERO };
+	struct engine_piece p;
+	struct page *to;
 
-	t->dst[i] = 0;
 	b->origin[i] = 0; /* its end is told by kdevice_tell() */
-	if (!(t->src[i] & MIGRATE_PFN_MIGRATE)) {
+	if (!source(k, t, b, i, &p)) {
 		b->status[i] = PAGE_BUSY;
 		return;
 	}
-	if (from) {
-		p.src_kind = BALUN_KIND_LOCAL;
-		p.src_dev = from->id;
-		p.src = (u64)kpage_no(from, page) << PAGE_SHIFT;
-		if (READ_ONCE(from->ended) || from->id == b->dst ||
-		    (b->src && from->id != b->src)) {
-			b->status[i] = PAGE_BUSY; /* changed since it was looked at */
-			return;
-		}
-		b->origin[i] = p.src_dev << 28 | (u32)kpage_no(from, page);
-	} else if (!b->dst) {
-		/* Dropped since it was looked at, by who has mmap_lock for reading too (madvise):
-		 * holes are collected whatever was asked for. Nobody would fill a page for it. */
-		b->status[i] = PAGE_BUSY;
-		return;
-	} else if (page) {
-		p.src_kind = BALUN_KIND_SYSTEM;
-		p.src = page_bus(page);
+	to = new_page_of(t, i);
+	if (!to) {
+		to = new_page(k, b, i, 0);
+		t->dst[i] = to ? migrate_pfn(page_to_pfn(to)) : 0;
 	}
-	to = new_page(k, b, i, &p);
 	if (!to) {
 		b->status[i] = PAGE_NOMEM;
 		return;
 	}
-	t->dst[i] = migrate_pfn(page_to_pfn(to));
+	if (p.src_kind == BALUN_KIND_LOCAL)
+		b->origin[i] = p.src_dev << 28 | (u32)(p.src >> PAGE_SHIFT);
+	p.dst_kind = b->dst ? BALUN_KIND_LOCAL : BALUN_KIND_SYSTEM;
+	p.dst_dev = b->dst;
+	p.dst = b->dst ? (u64)b->place[i] << PAGE_SHIFT : page_bus(to);
 	b->status[i] = PAGE_TAKEN;
 	piece_add(b, &p);
+}
+
+/* The block is here as one, and goes as one where there is a huge page for it. Else the kernel
+ * splits it in migrate_vma_pages(), but for a hole, which it expects to be filled completely. */
+static void take_whole(struct kengine *k, struct ktransit *t, struct engine_batch *b)
+{
+	struct engine_piece p;
+	struct page *to = NULL;
+	unsigned int i;
+
+	if (source(k, t, b, 0, &p))
+		to = new_page(k, b, 0, PMD_SHIFT - PAGE_SHIFT);
+	if (to) {
+		t->dst[0] = migrate_pfn(page_to_pfn(to)) | COMPAT_PFN_COMPOUND;
+	} else if (!(t->src[0] & MIGRATE_PFN_VALID)) {
+		for (i = 0; i < BLOCK_PAGES; i++)
+			t->src[i] = t->src[0] & ~COMPAT_PFN_COMPOUND;
+		t->whole = false;
+	}
 }
 
 static void collect_sub(struct kengine *k, struct ktransit *t, struct engine_batch *b,
@@ -179,6 +243,10 @@ static void collect_sub(struct kengine *k, struct ktransit *t, struct engine_bat
 		memset(t->dst + s->first, 0, s->n * sizeof(*t->dst));
 		return;
 	}
+	memset(t->dst + s->first, 0, s->n * sizeof(*t->dst));
+	t->whole = s->n == BLOCK_PAGES && t->src[0] & COMPAT_PFN_COMPOUND;
+	if (t->whole)
+		take_whole(k, t, b);
 	for (i = s->first; i < s->first + s->n; i++)
 		take_page(k, t, b, i);
 }
@@ -214,7 +282,7 @@ static void see_fault(const struct ktransit *t, const struct engine_batch *b, un
 	unsigned int i = (t->fault->vmf->address - b->va) >> PAGE_SHIFT;
 
 	if (t->fault->vmf->address >= b->va && i < BLOCK_PAGES && env_bit(b->want, i))
-		pfns[i] = page_to_pfn(t->fault->vmf->page) | HMM_PFN_VALID;
+		pfns[i] = page_to_pfn(compat_fault_page(t->fault->vmf)) | HMM_PFN_VALID;
 }
 
 static void transit_begin(struct kengine *k, struct ktransit *t, const struct engine_batch *b)
@@ -271,6 +339,7 @@ int kcollect(void *e, struct engine_batch *b)
 	t = mempool_alloc(k->transits, GFP_KERNEL);
 	t->fault = fault;
 	t->nsubs = 0;
+	t->whole = false;
 	pfns = mempool_alloc(k->snapshots, GFP_KERNEL);
 	ksnapshot(k, b->va + first * PAGE_SIZE, b->va + last * PAGE_SIZE, pfns + first);
 	if (t->fault)
@@ -290,35 +359,66 @@ static void give_up(struct ktransit *t, struct engine_batch *b, unsigned int i)
 	struct page *page = migrate_pfn_to_page(t->dst[i]);
 
 	t->dst[i] = 0;
-	b->origin[i] = 0;
 	if (!page)
 		return;
-	if (b->dst)
-		b->place[i] = ~0u; /* free when the page is */
 	unlock_page(page);
 	put_page(page);
+}
+
+/* pages that were taken and do not go; their places are free when the new pages are */
+static void stay(struct engine_batch *b, unsigned int i)
+{
+	b->status[i] = PAGE_BUSY;
+	if (b->dst)
+		b->place[i] = ~0u;
+}
+
+/* Those whose copy failed are given up. A huge page goes as a whole or not at all: who comes again
+ * for a single page of it has it split. */
+static void give_up_failed(struct ktransit *t, struct engine_batch *b, const struct ksub *s)
+{
+	bool huge = t->whole && t->dst[0] & COMPAT_PFN_COMPOUND;
+	unsigned int i, failed = 0;
+
+	for (i = s->first; i < s->first + s->n; i++) {
+		if (b->status[i] == PAGE_TAKEN)
+			continue;
+		if (b->dst && new_page_of(t, i))
+			b->place[i] = ~0u;
+		if (!huge)
+			give_up(t, b, i);
+		failed++;
+	}
+	if (!huge || !failed)
+		return;
+	give_up(t, b, 0);
+	for (i = 0; i < BLOCK_PAGES; i++)
+		if (b->status[i] == PAGE_TAKEN)
+			stay(b, i);
 }
 
 static void commit_sub(struct kengine *k, struct ktransit *t, struct engine_batch *b,
 		       const struct ksub *s)
 {
-	unsigned int i, end = s->first + s->n;
+	bool huge;
 	struct migrate_vma m;
+	unsigned int i;
 
-	for (i = s->first; i < end; i++)
-		if (b->status[i] != PAGE_TAKEN)
-			give_up(t, b, i);
+	give_up_failed(t, b, s);
+	huge = t->whole && t->dst[0] & COMPAT_PFN_COMPOUND;
 	sub_args(k, t, b, s, &m);
 	migrate_vma_pages(&m);
-	for (i = s->first; i < end; i++) {
+	for (i = s->first; i < s->first + s->n; i++) {
 		b->origin[i] = 0;
 		if (b->status[i] != PAGE_TAKEN)
 			continue;
-		b->status[i] = t->src[i] & MIGRATE_PFN_MIGRATE ? PAGE_MOVED : PAGE_BUSY;
-		if (b->dst && b->status[i] == PAGE_BUSY)
-			b->place[i] = ~0u;
-		else if (b->dst)
-			kpage_settle(k->dev[b->dst], migrate_pfn_to_page(t->dst[i]));
+		if (!(t->src[huge ? 0 : i] & MIGRATE_PFN_MIGRATE)) {
+			stay(b, i);
+			continue;
+		}
+		b->status[i] = PAGE_MOVED;
+		if (b->dst)
+			kpage_settle(k->dev[b->dst], new_page_of(t, i));
 	}
 	migrate_vma_finalize(&m);
 }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
  * Pages taken home by what they are, wherever they are mapped: by another process since a fork, at
- * an address that they were moved to. migrate_device_pfns() needs neither an address space nor a
+ * an address that they were moved to. migrate_device_range() needs neither an address space nor a
  * lock of one; devices that have such a page mapped lose their entries by the notifier.
  */
 #include <linux/delay.h>
@@ -10,7 +10,6 @@
 #include "core/core.h"
 #include "engine/kernel/kernel.h"
 
-#define CHUNK 16 /* three arrays of it on the stack, with what KASAN puts around them */
 #define TRIES 16 /* of a page whose copy fails, before it is lost */
 
 static bool copy_one(struct kdev *d, struct page *from, struct page *to)
@@ -24,71 +23,120 @@ static bool copy_one(struct kdev *d, struct page *from, struct page *to)
 	return false;
 }
 
+/*
+ * A huge page, to a new one. Without one it stays: it is split only where it is mapped, by who
+ * comes for a part of it. The same if a page of it cannot be read.
+ */
+static unsigned long copy_huge(struct kdev *d, struct page *page)
+{
+	unsigned int i, order = PMD_SHIFT - PAGE_SHIFT;
+	struct folio *to = folio_alloc(GFP_TRANSHUGE | __GFP_RETRY_MAYFAIL, order);
+
+	if (!to)
+		return 0;
+	for (i = 0; i < BLOCK_PAGES; i++) {
+		if (!copy_one(d, page + i, folio_page(to, i))) {
+			folio_put(to);
+			return 0;
+		}
+		cond_resched();
+	}
+	folio_lock(to);
+	folio_set_dirty(to); /* as in new_page() */
+	return migrate_pfn(folio_pfn(to)) | COMPAT_PFN_COMPOUND;
+}
+
+/* 0: it stays; lost if *failed */
+static unsigned long copy_page_home(struct kdev *d, struct page *page, bool *failed)
+{
+	struct page *to = alloc_page(GFP_HIGHUSER_MOVABLE);
+
+	*failed = false;
+	if (!to)
+		return 0;
+	if (!copy_one(d, page, to)) {
+		*failed = true;
+		kpage_lose(d, page);
+		__free_page(to);
+		return 0;
+	}
+	lock_page(to);
+	SetPageDirty(to); /* as in new_page() */
+	return migrate_pfn(page_to_pfn(to));
+}
+
 /* returns how many of them the device did not give back: those are lost */
 unsigned int kcopy_home(struct kdev *d, unsigned long *src, unsigned long *dst, unsigned int n)
 {
-	unsigned int i, failed = 0;
+	unsigned int i, lost = 0;
 
 	for (i = 0; i < n; i++) {
-		struct page *page = migrate_pfn_to_page(src[i]), *to;
+		struct page *page = migrate_pfn_to_page(src[i]);
+		bool failed = false;
 
 		dst[i] = 0;
 		if (!page || !(src[i] & MIGRATE_PFN_MIGRATE) || kpage_lost(d, page))
 			continue;
-		to = alloc_page(GFP_HIGHUSER_MOVABLE);
-		if (!to)
-			continue;
-		if (!copy_one(d, page, to)) {
-			kpage_lose(d, page);
-			failed++;
-			__free_page(to);
-			continue;
-		}
-		lock_page(to);
-		SetPageDirty(to); /* as in new_page() */
-		dst[i] = migrate_pfn(page_to_pfn(to));
+		if (src[i] & COMPAT_PFN_COMPOUND)
+			dst[i] = copy_huge(d, page);
+		else
+			dst[i] = copy_page_home(d, page, &failed);
+		lost += failed;
 	}
-	if (failed)
-		core_strays_lost(d->k->space, d->id, failed);
-	return failed;
+	if (lost)
+		core_strays_lost(d->k->space, d->id, lost);
+	return lost;
 }
 
-/* of used places, those whose page is not pinned where it was put; returns how many */
-static unsigned int drop_pinned(struct kdev *d, unsigned long *src, const u64 *at, unsigned int n)
+/* from *no on, up to @end: the next places with pages of one kind that may be taken home; 0: none
+ */
+static unsigned int next_run(struct kdev *d, unsigned long *no, unsigned long end, enum kind *ret)
 {
-	unsigned int i, left = 0;
-
-	for (i = 0; i < n; i++)
-		if (!core_is_pinned(d->k->space, at[i] & KPAGE_ADDR))
-			src[left++] = src[i];
-	return left;
-}
-
-/* used places of [no, no + CHUNK) */
-static void evict_chunk(struct kdev *d, unsigned long no, bool pinned)
-{
-	unsigned long src[CHUNK], dst[CHUNK] = { 0 }, end = min(no + CHUNK, d->npages);
-	unsigned int n = 0;
-	u64 at[CHUNK];
+	const u64 not = KPAGE_LOST | KPAGE_NEW, kind = KPAGE_COHERENT;
+	unsigned long i;
 
 	spin_lock_irq(&d->lock);
-	for_each_set_bit_from(no, d->used, end)
-	{
-		if (d->at[no] & (KPAGE_LOST | KPAGE_NEW))
-			continue;
-		at[n] = d->at[no];
-		src[n++] = page_to_pfn(kplace_page(d, no));
-	}
+	for (i = *no; i < end && (!test_bit(i, d->used) || d->at[i] & not ); i++)
+		;
+	*no = i;
+	if (i < end)
+		*ret = d->at[i] & kind ? COHERENT : PRIVATE;
+	for (; i < end && test_bit(i, d->used) && !(d->at[i] & not ) &&
+	       (d->at[i] & kind) == (d->at[*no] & kind);
+	     i++)
+		;
 	spin_unlock_irq(&d->lock);
-	if (!pinned)
-		n = drop_pinned(d, src, at, n);
-	if (!n)
-		return;
-	compat_migrate_device_pfns(src, n);
-	kcopy_home(d, src, dst, n);
-	migrate_device_pages(src, dst, n);
-	migrate_device_finalize(src, dst, n);
-	kdevice_tell(d);
+	return i - *no;
+}
+
+/* how many of @n places before the first whose page is pinned where it was put */
+static unsigned int before_pinned(struct kdev *d, unsigned long no, unsigned int n)
+{
+	unsigned int i;
+
+	for (i = 0; i < n; i++)
+		if (core_is_pinned(d->k->space, READ_ONCE(d->at[no + i]) & KPAGE_ADDR))
+			break;
+	return i;
+}
+
+/* used places of [no, no + BLOCK_PAGES): no huge page reaches beyond */
+static void evict_chunk(struct kdev *d, unsigned long no, bool pinned, struct ktransit *t)
+{
+	unsigned long end = min(no + BLOCK_PAGES, d->npages);
+	unsigned int run, n;
+	enum kind kind;
+
+	for (; (run = next_run(d, &no, end, &kind)); no += max(n, 1u)) {
+		n = pinned ? run : before_pinned(d, no, run);
+		if (!n)
+			continue;
+		migrate_device_range(t->src, d->first[kind] + no, n);
+		kcopy_home(d, t->src, t->dst, n);
+		migrate_device_pages(t->src, t->dst, n);
+		migrate_device_finalize(t->src, t->dst, n);
+		kdevice_tell(d);
+	}
 }
 
 /* pages in use that are not lost */
@@ -102,12 +150,16 @@ static unsigned long left(struct kdev *d)
 	return n;
 }
 
+/* The arrays are those of a transit. Whoever has the last one of the pool ends without us: nothing
+ * waits here for mmap_lock. */
 static void round_of(struct kdev *d, unsigned long want)
 {
+	struct ktransit *t = mempool_alloc(d->k->transits, GFP_KERNEL);
 	unsigned long no, before = left(d);
 
-	for (no = 0; no < d->npages && before - left(d) < want; no += CHUNK)
-		evict_chunk(d, no, want == UINT64_MAX);
+	for (no = 0; no < d->npages && before - left(d) < want; no += BLOCK_PAGES)
+		evict_chunk(d, no, want == UINT64_MAX, t);
+	mempool_free(t, d->k->transits);
 }
 
 /* nothing can be read from the device any more: what is left is lost, and no fault is in progress

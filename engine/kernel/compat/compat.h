@@ -53,6 +53,10 @@ static inline struct page *compat_freed_page(compat_freed_t *f)
 {
 	return &f->page;
 }
+static inline unsigned long compat_freed_pages(compat_freed_t *f)
+{
+	return folio_nr_pages(f);
+}
 #else
 #define COMPAT_FREED page_free
 typedef struct page compat_freed_t;
@@ -60,14 +64,45 @@ static inline struct page *compat_freed_page(compat_freed_t *f)
 {
 	return f;
 }
+static inline unsigned long compat_freed_pages(compat_freed_t *f)
+{
+	return 1;
+}
 #endif
 
+/*
+ * Huge pages as they are, to device memory and home: from 6.19 on request. Before, pages arrive
+ * split, and there are no such flags: 0. A device's folio is split by the kernel where it has to
+ * be; as what is known of a page is found by its number, the op folio_split has nothing to do.
+ */
+#ifdef BALUN_HAVE_SELECT_COMPOUND
+#define COMPAT_SELECT_COMPOUND MIGRATE_VMA_SELECT_COMPOUND
+#define COMPAT_PFN_COMPOUND    MIGRATE_PFN_COMPOUND
+#else
+#define COMPAT_SELECT_COMPOUND 0
+#define COMPAT_PFN_COMPOUND    0
+#endif
+
+/* In migrate_to_ram(): is what a CPU touches a folio that is mapped as a huge page? From 6.19, and
+ * there is no pte. */
+static inline bool compat_fault_is_huge(const struct vm_fault *vmf)
+{
+	return COMPAT_SELECT_COMPOUND && !vmf->pte;
+}
+/* ... and the page that is touched: vmf->page, of a huge one the first */
+static inline struct page *compat_fault_page(const struct vm_fault *vmf)
+{
+	return vmf->page +
+	       (compat_fault_is_huge(vmf) ? (vmf->address & ~PMD_MASK) >> PAGE_SHIFT : 0);
+}
+
 /* Hand out a free page of device memory: locked, one reference. From 6.19 a page forgets while it
- * is free which pagemap it is of, and may become the head of a large folio. */
-static inline void compat_zone_device_page_init(struct page *page, struct dev_pagemap *pgmap)
+ * is free which pagemap it is of, and may become the head of a large folio: else @order is 0. */
+static inline void compat_zone_device_page_init(struct page *page, struct dev_pagemap *pgmap,
+						unsigned int order)
 {
 #ifdef BALUN_HAVE_ZONE_DEVICE_PAGE_INIT
-	zone_device_page_init(page, pgmap, 0);
+	zone_device_page_init(page, pgmap, order);
 #else
 	zone_device_page_init(page);
 #endif
@@ -85,30 +120,8 @@ static inline struct dev_pagemap *compat_page_pgmap(struct page *page)
  * Nothing to do for, but to know of: from 6.15 migrate_to_ram() finds vmf->page locked, and
  * migrate_vma_setup() wants its fault_page so and leaves it so. Before, the page is referenced
  * only, and collecting it takes the lock as for other pages. Who neither locks nor unlocks it is
- * right on both; should somebody have to tell, no declaration does, but migrate_device_pfns() came
- * in the same series, one patch earlier.
+ * right on both. No declaration tells; migrate_device_pfns() came in the same series.
  */
-
-/*
- * As migrate_device_range(), for pages that are not neighbours: @src holds pfns and then what
- * migrate_vma_setup() gives, 0 for a page that is free or busy. New in 6.15; before, run by run.
- */
-static inline int compat_migrate_device_pfns(unsigned long *src, unsigned long n)
-{
-#ifdef BALUN_HAVE_MIGRATE_DEVICE_PFNS
-	return migrate_device_pfns(src, n);
-#else
-	unsigned long i, run;
-	int err = 0;
-
-	for (i = 0; i < n && !err; i += run) {
-		for (run = 1; i + run < n && src[i + run] == src[i] + run;)
-			run++;
-		err = migrate_device_range(src + i, src[i], run);
-	}
-	return err;
-#endif
-}
 
 /* One page, referenced; mmap_lock held. Return: 1 or -errno. The array of vmas is gone in 6.5. */
 static inline long compat_get_user_page_remote(struct mm_struct *mm, unsigned long addr,
