@@ -124,9 +124,8 @@ struct balun_options;
  * @arg_len: its size, at most BALUN_COMMAND_ARG
  * @data: in and out: memory that never migrates (balun_mem_alloc()), or NULL
  * @data_len: bytes of it
- * @data_use: BALUN_DATA_IN: the driver only reads the data; BALUN_DATA_OUT: it does not read them,
- * and when it returns 0 it has written all of them (else they are undefined); 0: in and out. A copy
- * that is not needed is not made
+ * @data_use: BALUN_DATA_IN: only read; BALUN_DATA_OUT: only written, all of them if it returns 0,
+ *            else undefined; 0: in and out. A copy that is not needed is not made
  */
 struct balun_command {
 	const char *driver;
