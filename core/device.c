@@ -65,6 +65,11 @@ static int op_active_none(void *priv, bool on)
 	return 0;
 }
 
+static void op_trim_none(void *priv, uint64_t off, uint64_t len)
+{
+	(void)priv, (void)off, (void)len;
+}
+
 /* after this no path tests an op for NULL; groups are used by desc.caps only */
 static void fill_stubs(struct balun_driver *ops)
 {
@@ -76,6 +81,8 @@ static void fill_stubs(struct balun_driver *ops)
 	}
 	if (!ops->active)
 		ops->active = op_active_none;
+	if (!ops->trim)
+		ops->trim = op_trim_none;
 }
 
 static int check_desc(const struct balun_driver *drv, const struct balun_desc *d)

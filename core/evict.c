@@ -126,10 +126,12 @@ void core_free_place(struct balun_device *dev, uint32_t pgno, uint32_t npages)
 	uint64_t off = (uint64_t)pgno << BALUN_PAGE_SHIFT;
 	uint64_t len = (uint64_t)npages << BALUN_PAGE_SHIFT;
 
-	if (dev->mem)
+	if (dev->mem) {
+		dev->ops.trim(dev->priv, off, len);
 		devmem_free(dev->mem, off, len);
-	else
+	} else {
 		dev->ops.free(dev->priv, off, len);
+	}
 	__atomic_fetch_sub(&dev->mem_used, len, __ATOMIC_RELAXED);
 }
 

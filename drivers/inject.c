@@ -306,6 +306,13 @@ static void inject_free(void *priv, uint64_t off, uint64_t len)
 	in->in.ops.free(in->in.priv, off, len);
 }
 
+static void inject_trim(void *priv, uint64_t off, uint64_t len)
+{
+	struct inject *in = priv;
+
+	in->in.ops.trim(in->in.priv, off, len);
+}
+
 static void inject_unmap_begin(void *priv, struct balun_space *space, uint64_t va, uint64_t len,
 			       enum balun_cause cause)
 {
@@ -381,4 +388,5 @@ const struct balun_driver balun_inject_driver = {
 	.peer_addr = inject_peer_addr,
 	.active = inject_active,
 	.inner = inject_inner,
+	.trim = inject_trim,
 };

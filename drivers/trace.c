@@ -21,6 +21,7 @@ enum trace_op {
 	TRACE_GONE,
 	TRACE_ALLOC,
 	TRACE_FREE,
+	TRACE_TRIM,
 	TRACE_UNMAP_BEGIN,
 	TRACE_UNMAP_WAIT,
 	TRACE_PEER_ADDR,
@@ -39,6 +40,7 @@ static const char *const trace_names[TRACE_NR] = {
 	[TRACE_GONE] = "gone",
 	[TRACE_ALLOC] = "alloc",
 	[TRACE_FREE] = "free",
+	[TRACE_TRIM] = "trim",
 	[TRACE_UNMAP_BEGIN] = "unmap_begin",
 	[TRACE_UNMAP_WAIT] = "unmap_wait",
 	[TRACE_PEER_ADDR] = "peer_addr",
@@ -289,6 +291,15 @@ static void trace_free(void *priv, uint64_t off, uint64_t len)
 	trace_end(t, TRACE_FREE, start, 0, " 0x%llx+0x%llx", (ull)off, (ull)len);
 }
 
+static void trace_trim(void *priv, uint64_t off, uint64_t len)
+{
+	struct trace *t = priv;
+	uint64_t start = env_now_ns();
+
+	t->in.ops.trim(t->in.priv, off, len);
+	trace_end(t, TRACE_TRIM, start, 0, " 0x%llx+0x%llx", (ull)off, (ull)len);
+}
+
 static void trace_unmap_begin(void *priv, struct balun_space *space, uint64_t va, uint64_t len,
 			      enum balun_cause cause)
 {
@@ -358,4 +369,5 @@ const struct balun_driver balun_trace_driver = {
 	.peer_addr = trace_peer_addr,
 	.active = trace_active,
 	.inner = trace_inner,
+	.trim = trace_trim,
 };

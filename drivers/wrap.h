@@ -4,7 +4,7 @@
  *
  * A wrapper's table has every op and every cap; the caps of a device of it are those of the device
  * inside, so core calls the grouped ops (alloc, unmap_begin, peer_addr) only where the inner driver
- * has them. The three ops that stand alone (attach, gone, active) get stubs here.
+ * has them. The ops that stand alone (attach, gone, active, trim) get stubs here.
  */
 #ifndef BALUN_DRIVERS_WRAP_H
 #define BALUN_DRIVERS_WRAP_H
@@ -36,6 +36,10 @@ static inline int wrap_no_active(void *priv, bool on)
 	return 0;
 }
 
+static inline void wrap_no_trim(void *priv, uint64_t off, uint64_t len)
+{
+}
+
 static inline int wrap_open(struct wrap *w, struct balun_device *dev,
 			    const struct balun_options *opt, struct balun_desc *ret_desc)
 {
@@ -50,6 +54,8 @@ static inline int wrap_open(struct wrap *w, struct balun_device *dev,
 		w->ops.gone = wrap_no_gone;
 	if (!w->ops.active)
 		w->ops.active = wrap_no_active;
+	if (!w->ops.trim)
+		w->ops.trim = wrap_no_trim;
 	ret_desc->caps |= BALUN_CAP_WRAPPER;
 	return 0;
 }

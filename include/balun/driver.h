@@ -225,6 +225,13 @@ struct balun_driver {
 	 * until active(false) has returned; close() comes when none is under way any more.
 	 */
 	int (*command)(void *priv, struct balun_space *space, const struct balun_command *c);
+	/**
+	 * @trim: O what is in device memory at [off, off + len) is not needed any more: the place
+	 * is free, holds nothing of anybody until it is written to, and is given out again only
+	 * after trim has returned. Not with @free, which says the same. Any context: may not sleep
+	 * for long, nor take a lock that copy() holds.
+	 */
+	void (*trim)(void *priv, uint64_t off, uint64_t len);
 };
 
 /* ---- driver to core ---- */

@@ -499,6 +499,20 @@ static void probe_free(void *priv, uint64_t off, uint64_t len)
 	p->drv->free(p->inner, off, len);
 }
 
+/* from now on nothing is there: to map it or copy from it is a breach */
+static void probe_trim(void *priv, uint64_t off, uint64_t len)
+{
+	struct probe *p = priv;
+
+	if (!len || (off | len) & (PAGE - 1) || off >= p->desc.mem_bytes ||
+	    len > p->desc.mem_bytes - off)
+		probe_breach_note(p, "trim: outside device memory");
+	else
+		memset(p->filled + (off >> BALUN_PAGE_SHIFT), 0, len >> BALUN_PAGE_SHIFT);
+	if (p->drv->trim)
+		p->drv->trim(p->inner, off, len);
+}
+
 static int probe_peer_addr(void *priv, struct balun_device *client, uint64_t off, uint64_t len,
 			   uint64_t *ret_addr)
 {
@@ -536,4 +550,5 @@ const struct balun_driver probe_driver = {
 	.active = probe_active,
 	.inner = probe_inner,
 	.command = probe_command,
+	.trim = probe_trim,
 };

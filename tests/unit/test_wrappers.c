@@ -122,6 +122,11 @@ static int fake_peer_addr(void *priv, struct balun_device *client, uint64_t off,
 	return fake_saw("peer_addr", off, len, 0);
 }
 
+static void fake_trim(void *priv, uint64_t off, uint64_t len)
+{
+	fake_saw("trim", off, len, 0);
+}
+
 static int fake_active(void *priv, bool on)
 {
 	return fake_saw("active", on, 0, 0);
@@ -143,6 +148,7 @@ static const struct balun_driver full_driver = {
 	.unmap_wait = fake_unmap_wait,
 	.peer_addr = fake_peer_addr,
 	.active = fake_active,
+	.trim = fake_trim,
 };
 
 static const struct balun_driver bare_driver = {
@@ -255,7 +261,9 @@ static void all_ops(struct outer *o, int ret)
 	assert_int_equal(v, ret ? 1 : 0x5000);
 	assert_int_equal(d->active(o->priv, true), ret);
 	assert_saw("active", 1, 0, 0);
-	assert_int_equal(fake.calls, 12);
+	d->trim(o->priv, 0x20000, 0x4000);
+	assert_saw("trim", 0x20000, 0x4000, 0);
+	assert_int_equal(fake.calls, 13);
 	assert_ptr_equal(d->inner(o->priv, &priv), &full_driver);
 	assert_ptr_equal(priv, &fake);
 }
@@ -317,7 +325,7 @@ static void trace_writes_a_line_a_call(void **state)
 
 	assert_int_equal(outer_open(&o, "trace(fakefull)"), 0);
 	all_ops(&o, -EIO);
-	assert_int_equal(log_lines("trace(fakefull): "), 1 + 12);
+	assert_int_equal(log_lines("trace(fakefull): "), 1 + 13);
 	assert_int_equal(log_lines("map space"), 2);
 	assert_int_equal(log_lines("0x200000+0x1000 local@0x0 rw-, 0x201000+0x2000 system@0x7000 "
 				   "r-- = -5, "),
@@ -356,7 +364,7 @@ static void trace_quiet_counts(void **state)
 	all_ops(&o, 0);
 	assert_int_equal(log_lines("trace"), 0);
 	outer_close(&o);
-	assert_int_equal(log_lines("total"), 1 + 12 + 1);
+	assert_int_equal(log_lines("total"), 1 + 13 + 1);
 	assert_int_equal(log_lines("total copy_wait 1 calls, 0 failed, "), 1);
 }
 
