@@ -371,7 +371,7 @@ int main(int argc, char **argv)
 	uint64_t seed = argc > 1 ? strtoull(argv[1], NULL, 0) : 1, r = seed;
 	long calls = argc > 2 ? strtol(argv[2], NULL, 0) : 200000;
 	long rounds = argc > 3 ? strtol(argv[3], NULL, 0) : 20;
-	int status, failed;
+	int status = 0, failed;
 	pid_t pid;
 
 	setvbuf(stdout, NULL, _IOLBF, 0);
