@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-only OR MIT
 /*
- * The copies of one collected batch. Towards a device its own driver copies (from frames, zeros or
- * another device's memory directly); towards system memory the source's driver does. Where two
- * devices cannot reach each other the pages go through host memory. No lock is held.
+ * The copies of one collected batch. Towards a device its own driver copies (from frames, zeros,
+ * another device's memory directly, or one's that is host memory); towards system memory the
+ * source's driver does. Where two devices cannot reach each other the pages go through host memory.
+ * No lock is held.
  */
 #include "core/core.h"
 
@@ -144,13 +145,17 @@ static uint64_t op_max(const struct balun_device *dev)
 	return env_dma_max(dev->desc.dma_device);
 }
 
-/* the half of a staged copy that @dev does: to or from @host, which is mapped by the page */
+/* of host memory that core or a driver got, and that is mapped by the page */
+static uint64_t stage_max(const struct balun_device *dev)
+{
+	return dev->desc.dma_device ? BALUN_PAGE_SIZE : UINT64_MAX;
+}
+
+/* the half of a staged copy that @dev does */
 static int stage(struct balun_space *sp, struct core_work *w, unsigned int i,
 		 struct balun_device *dev, const struct balun_copy *op)
 {
-	uint64_t max = dev->desc.dma_device ? BALUN_PAGE_SIZE : UINT64_MAX;
-
-	return run_ops(sp, w, dev, op_add(w, 0, i, *op, max));
+	return run_ops(sp, w, dev, op_add(w, 0, i, *op, stage_max(dev)));
 }
 
 /* device to device through host memory, a piece at a time */
@@ -187,6 +192,15 @@ static bool peer_addr(struct balun_space *sp, const struct engine_piece *p, uint
 				   ret_addr);
 }
 
+/* a place of a device whose memory is the host's, as system memory */
+static bool host_addr(const struct balun_device *dev, uint64_t *addr)
+{
+	if (!(dev->desc.caps & BALUN_CAP_HOST_MEMORY))
+		return false;
+	*addr += (uintptr_t)dev->desc.host_base;
+	return true;
+}
+
 static void copy_to_device(struct balun_space *sp, struct core_work *w)
 {
 	struct engine_batch *b = &w->b;
@@ -195,26 +209,31 @@ static void copy_to_device(struct balun_space *sp, struct core_work *w)
 
 	for (i = 0; i < b->npieces; i++) {
 		const struct engine_piece *p = &b->piece[i];
+		uint64_t src = p->src, max = op_max(sp->device[b->dst]);
 		uint32_t kind = p->src_kind;
-		uint64_t src = p->src;
 
 		if (!wants_copy(b, p))
 			continue;
 		if (kind == BALUN_KIND_LOCAL) {
 			/* asked once: a driver may say yes now and no later */
-			if (!peer_addr(sp, p, &src)) {
+			if (peer_addr(sp, p, &src)) {
+				kind = BALUN_KIND_PEER;
+				core_count(&sp->stats.peer_bytes,
+					   (uint64_t)p->npages << BALUN_PAGE_SHIFT);
+			} else if (host_addr(sp->device[p->src_dev], &src)) {
+				kind = BALUN_KIND_SYSTEM;
+				max = stage_max(sp->device[b->dst]);
+			} else {
 				env_bit_set(staged, i);
 				continue;
 			}
-			kind = BALUN_KIND_PEER;
-			core_count(&sp->stats.peer_bytes, (uint64_t)p->npages << BALUN_PAGE_SHIFT);
 		}
 		n = op_add(w, n, i,
 			   (struct balun_copy){ .dst = p->dst,
 						.dst_kind = BALUN_KIND_LOCAL,
 						.src = src,
 						.src_kind = kind },
-			   op_max(sp->device[b->dst]));
+			   max);
 	}
 	if (n)
 		run_ops(sp, w, sp->device[b->dst], n);
