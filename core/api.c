@@ -183,31 +183,70 @@ static int check_mapped(struct balun_space *sp, uint64_t va, uint64_t len)
 	return -EFAULT;
 }
 
-int balun_migrate(struct balun_space *space, const void *addr, size_t len, struct balun_device *dev,
-		  struct balun_counts *ret_counts)
+static int migrate(struct balun_space *space, const void *addr, size_t len,
+		   struct balun_device *dev, bool from_home, struct balun_counts *ret_counts)
 {
 	uint64_t va = (uintptr_t)addr;
 	struct balun_counts c = { 0 };
 	struct entry en;
 	int err;
 
-	err = check_space(space);
-	if (!err && remote_of(space))
-		return remote_of(space)->migrate(space, addr, len, dev, ret_counts);
-	if (!err)
-		err = check_range(va, len);
+	err = check_range(va, len);
 	if (!err)
 		err = check_device(space, dev);
 	if (!err)
 		err = api_enter(space, &en);
 	if (err)
 		return err;
-	err = core_migrate_range(space, va, len, id_of(dev), BALUN_CAUSE_USER, &c);
+	err = core_migrate_range(space, va, len, id_of(dev), from_home, BALUN_CAUSE_USER, &c);
 	if (!err && !(c.moved | c.already | c.empty | c.busy | c.pinned | c.nomem | c.failed))
 		err = check_mapped(space, va & ~(BALUN_PAGE_SIZE - 1), len);
 	if (!err && ret_counts)
 		*ret_counts = c;
 	return api_leave(&en, err);
+}
+
+int balun_migrate(struct balun_space *space, const void *addr, size_t len, struct balun_device *dev,
+		  struct balun_counts *ret_counts)
+{
+	int err = check_space(space);
+
+	if (err)
+		return err;
+	if (remote_of(space))
+		return remote_of(space)->migrate(space, addr, len, dev, ret_counts);
+	return migrate(space, addr, len, dev, false, ret_counts);
+}
+
+static int not_remote(const struct balun_space *space)
+{
+	if (!remote_of(space))
+		return 0;
+	env_reason("not with the engine %s", space->engine->name);
+	return -EOPNOTSUPP;
+}
+
+int balun_offload(struct balun_space *space, const void *addr, size_t len, struct balun_device *dev,
+		  struct balun_counts *ret_counts)
+{
+	int err = check_space(space);
+
+	if (!err)
+		err = not_remote(space);
+	if (!err && !dev)
+		err = -EINVAL;
+	return err ? err : migrate(space, addr, len, dev, true, ret_counts);
+}
+
+int balun_device_spill(struct balun_device *dev, struct balun_device *to)
+{
+	int err = dev ? check_space(dev->space) : -EINVAL;
+
+	if (!err)
+		err = not_remote(dev->space);
+	if (!err && to && to->space != dev->space)
+		err = -EINVAL;
+	return err ? err : core_device_spill(dev, to);
 }
 
 int balun_prefetch(struct balun_space *space, const void *addr, size_t len,

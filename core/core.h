@@ -65,6 +65,7 @@ struct balun_device {
 	uint32_t calls; /* core_device_enter() in progress; also while it closes */
 	bool ended;	/* no more of them: close() comes. Both under move_lock */
 	bool kept;	/* core_device_free() is due when it is closed */
+	unsigned int spill;	 /* where evicted pages go: 0 home, its own id nowhere; atomic */
 	uint64_t lost_pages;	 /* relaxed atomic adds by those who are users, or close it */
 	struct balun_driver ops; /* copy of the table, stubs filled in */
 	const struct balun_driver *drv;
@@ -152,6 +153,7 @@ struct core_move {
 	env_bits want;
 	unsigned int dst; /* device id, 0: system */
 	unsigned int src; /* only pages on this device; 0: any */
+	bool from_home;	  /* only pages in system memory (as seen before they are collected) */
 	enum balun_cause cause;
 	bool holes;
 	bool force;		/* pins do not hold (CPU fault, teardown, quiesce) */
@@ -161,9 +163,11 @@ struct core_move {
 	uint8_t page_status;	/* out: what became of it (enum engine_status) */
 	uint8_t page_dev;	/* out: the device it was on when it was taken, or 0 */
 };
+int core_device_spill(struct balun_device *dev, struct balun_device *to); /* 0, -EINVAL */
+void core_device_unspill(struct balun_space *sp, unsigned int id);
 int core_move_block(struct balun_space *sp, struct core_move *mv, struct balun_counts *counts);
 int core_migrate_range(struct balun_space *sp, uint64_t va, uint64_t len, unsigned int dst,
-		       enum balun_cause cause, struct balun_counts *counts);
+		       bool from_home, enum balun_cause cause, struct balun_counts *counts);
 /* work area of one migration or fault: large, recycled, never on a stack */
 struct core_work {
 	struct engine_batch b;

@@ -400,6 +400,7 @@ int core_device_end(struct balun_device *dev)
 
 	core_bring_home(sp, dev->id, BALUN_CAUSE_TEARDOWN);
 	device_unpublish(sp, dev);
+	core_device_unspill(sp, dev->id);
 	lost = env_load_relaxed(&dev->lost_pages);
 	if (lost)
 		env_log(0, "%s did not give back %llu KiB: lost", dev->name,

@@ -135,13 +135,44 @@ void core_free_place(struct balun_device *dev, uint32_t pgno, uint32_t npages)
 	__atomic_fetch_sub(&dev->mem_used, len, __ATOMIC_RELAXED);
 }
 
+int core_device_spill(struct balun_device *dev, struct balun_device *to)
+{
+	struct balun_space *sp = dev->space;
+	unsigned int id = to ? to->id : 0, at, next;
+	int err = 0;
+
+	env_mutex_lock(&sp->devices_lock);
+	/* to itself alone means nowhere; over others it would never end */
+	for (at = id; at && to != dev && !err; at = at == next ? 0 : next) {
+		next = at == dev->id || !sp->device[at] ? 0 : sp->device[at]->spill;
+		err = at == dev->id || !sp->device[at] ? -EINVAL : 0;
+	}
+	if (!err)
+		env_store_relaxed(&dev->spill, id);
+	env_mutex_unlock(&sp->devices_lock);
+	return err;
+}
+
+/* devices_lock held: @id is closed */
+void core_device_unspill(struct balun_space *sp, unsigned int id)
+{
+	unsigned int i;
+
+	for (i = 1; i < CORE_DEVICE_SLOTS; i++)
+		if (sp->device[i] && sp->device[i]->spill == id)
+			env_store_relaxed(&sp->device[i]->spill, 0);
+}
+
 /*
  * Evict blocks, coldest first, until @bytes are freed. Each block is looked at once a call: a
  * block that cannot go (pinned, busy) goes to the warm end, and the call ends when it has been
- * round, so it is bounded. @keep_va: the block that needs the memory; not evicted for itself.
+ * round, so it is bounded. @keep_va: the block that needs the memory; not evicted for itself. They
+ * go home, or to the device that this one spills to, which may evict in turn: that chain has no
+ * loops.
  */
 int core_evict(struct balun_device *dev, uint64_t bytes, uint64_t keep_va, uint64_t *ret_bytes)
 {
+	unsigned int spill = env_load_relaxed(&dev->spill);
 	struct balun_space *sp = dev->space;
 	uint64_t freed = 0;
 	unsigned int left = 0;
@@ -154,7 +185,9 @@ int core_evict(struct balun_device *dev, uint64_t bytes, uint64_t keep_va, uint6
 	env_mutex_unlock(&dev->lru_lock);
 
 	while (freed < bytes && left-- > 0) {
-		struct core_move mv = { .src = dev->id, .cause = BALUN_CAUSE_EVICTION };
+		struct core_move mv = { .src = dev->id,
+					.dst = spill == dev->id ? 0 : spill,
+					.cause = BALUN_CAUSE_EVICTION };
 		struct balun_counts c = { 0 };
 		struct core_resident *r;
 		unsigned int pages;
@@ -174,11 +207,14 @@ int core_evict(struct balun_device *dev, uint64_t bytes, uint64_t keep_va, uint6
 			continue;
 
 		env_bits_set_range(mv.want, 0, BALUN_BLOCK_PAGES);
-		core_move_block(sp, &mv, &c);
+		if (core_move_block(sp, &mv, &c) == -ENODEV)
+			break; /* the device that it spills to is closing, or lost */
 		failed |= c.failed > 0;
 		if (c.moved) {
 			freed += c.moved << BALUN_PAGE_SHIFT;
 			core_count(&sp->stats.evictions, 1);
+		} else if (mv.dst && c.nomem) {
+			break; /* full as well */
 		} else if (!c.busy && !c.pinned && !c.failed && !c.nomem) {
 			resident_prune(dev, mv.va, pages);
 		}
@@ -216,7 +252,8 @@ static int place_run(struct balun_device *dev, uint64_t len, bool evict, uint64_
 
 	for (round = 0;; round++) {
 		err = mem_alloc(dev, len, ret_off);
-		if (err != -ENOMEM || !evict || (len > BALUN_PAGE_SIZE && round == PLACE_ROUNDS))
+		if (err != -ENOMEM || !evict || (len > BALUN_PAGE_SIZE && round == PLACE_ROUNDS) ||
+		    env_load_relaxed(&dev->spill) == dev->id)
 			return err;
 		core_evict(dev, len, keep_va, &freed);
 		if (!freed)

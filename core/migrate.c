@@ -109,7 +109,9 @@ static void want_filter(struct balun_space *sp, struct core_work *w, const struc
 			unsigned int end = i + (run->len >> BALUN_PAGE_SHIFT);
 			uint8_t status = PAGE_IDLE;
 
-			if (run->where == ENGINE_DEVICE && run->dev == mv->dst)
+			if (run->where == ENGINE_DEVICE && (run->dev == mv->dst || mv->from_home))
+				status = PAGE_ALREADY;
+			else if (mv->src && (run->where != ENGINE_DEVICE || run->dev != mv->src))
 				status = PAGE_ALREADY;
 			else if (run->where == ENGINE_BUSY)
 				status = PAGE_BUSY;
@@ -360,7 +362,7 @@ err_end:
 }
 
 int core_migrate_range(struct balun_space *sp, uint64_t va, uint64_t len, unsigned int dst,
-		       enum balun_cause cause, struct balun_counts *counts)
+		       bool from_home, enum balun_cause cause, struct balun_counts *counts)
 {
 	uint64_t end = (va + len + BALUN_PAGE_SIZE - 1) & ~(BALUN_PAGE_SIZE - 1);
 
@@ -368,9 +370,11 @@ int core_migrate_range(struct balun_space *sp, uint64_t va, uint64_t len, unsign
 	while (va < end) {
 		uint64_t block = va & ~(BALUN_BLOCK_SIZE - 1);
 		uint64_t to = ENV_MIN(end, block + BALUN_BLOCK_SIZE);
-		struct core_move mv = {
-			.va = block, .dst = dst, .cause = cause, .holes = dst != 0
-		};
+		struct core_move mv = { .va = block,
+					.dst = dst,
+					.from_home = from_home,
+					.cause = cause,
+					.holes = dst && !from_home };
 		uint64_t busy = counts->busy;
 		int err;
 

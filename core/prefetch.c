@@ -41,7 +41,7 @@ static void prefetch_main(void *arg)
 		while (len && !env_load_relaxed(&p->stop)) {
 			uint64_t part = ENV_MIN(len, PREFETCH_STEP);
 
-			if (core_migrate_range(sp, va, part, dst, BALUN_CAUSE_PREFETCH, &c))
+			if (core_migrate_range(sp, va, part, dst, false, BALUN_CAUSE_PREFETCH, &c))
 				break;
 			va += part;
 			len -= part;

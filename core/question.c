@@ -35,12 +35,15 @@ void core_ask(struct balun_space *sp, struct core_work *w, int nruns, uint64_t b
 	q->thrashing = core_thrash_level(sp, block);
 	memset(q->local, 0, sizeof(q->local));
 	memset(q->candidate, 0, sizeof(q->candidate));
+	q->from = 0;
 	for (i = 0; i < nruns; i++) {
 		const struct engine_run *r = &w->run[i];
 		unsigned int a = core_run_first(r, block), n = r->len >> BALUN_PAGE_SHIFT;
 		bool away = r->where == ENGINE_DEVICE && (dev || !r->cpu);
 		bool local = dev ? away && r->dev == dev : r->mapped && !away;
 
+		if (r->where == ENGINE_DEVICE && a <= q->first && q->first < a + n)
+			q->from = r->dev;
 		if (local)
 			env_bits_set_range(q->local, a, n);
 		else if (dev ? r->mapped && r->movable && r->where != ENGINE_BUSY : away)

@@ -219,6 +219,28 @@ BALUN_API int balun_sync(struct balun_space *space);
 BALUN_API int balun_evict(struct balun_device *dev, uint64_t bytes, uint64_t *ret_bytes);
 
 /**
+ * balun_offload() - as balun_migrate() to a device, but only what is in system memory now
+ *
+ * What this or another device has stays there (already), and what was never touched stays so.
+ * Not on the engine "kernel". Return: as balun_migrate(); -EINVAL no device; -EOPNOTSUPP.
+ */
+BALUN_API int balun_offload(struct balun_space *space, const void *addr, size_t len,
+			    struct balun_device *dev, struct balun_counts *ret_counts);
+
+/**
+ * balun_device_spill() - where the pages go that a device evicts for room
+ * @dev: the device
+ * @to: another device of the space: there, and what that evicts in turn where it spills to; NULL:
+ *      home, as it is in the beginning; @dev itself: it evicts nothing for room, full is full
+ *
+ * So devices stand in a row, as caches do. When @to is closed it is home again. Only a call of
+ * balun_evict() for a device that spills to itself brings its pages home. Not on the engine
+ * "kernel". Return: 0; -EINVAL it would spill to itself over others, or @to is of another space;
+ * -EOPNOTSUPP; -ECHILD.
+ */
+BALUN_API int balun_device_spill(struct balun_device *dev, struct balun_device *to);
+
+/**
  * balun_pin() - pages of the range stay where they are now until balun_unpin()
  *
  * Requests, policy and eviction leave them; a CPU touch of one on a device still brings it home

@@ -29,6 +29,7 @@ extern "C" {
  * @first: page of the block that faulted (0..511)
  * @npages: how many from there (a CPU fault: 1)
  * @device: id of the faulting device; 0: a CPU
+ * @from: id of the device that has the page; 0: none
  * @write: whether it wants to write
  * @hints: BALUN_HINT_* at the first page
  * @preferred: with BALUN_HINT_PREFERRED the id of the device, 0 for system memory
@@ -40,7 +41,7 @@ extern "C" {
 struct balun_question {
 	size_t size;
 	uint64_t va;
-	uint32_t first, npages, device, write, hints, preferred, streak, thrashing;
+	uint32_t first, npages, device, from, write, hints, preferred, streak, thrashing;
 	uint64_t local[BALUN_BITMAP_WORDS], candidate[BALUN_BITMAP_WORDS];
 };
 

@@ -19,9 +19,9 @@
 #include <unistd.h>
 
 static const struct kit_case *const groups[] = {
-	cases_map,    cases_copy,   cases_fail,	  cases_perm, cases_device,   cases_close,
-	cases_loss,   cases_vm,	    cases_moving, cases_fork, cases_hint,     cases_query,
-	cases_thread, cases_memory, cases_api,	  cases_soft, cases_coherent,
+	cases_map,    cases_copy,   cases_fail,	  cases_perm, cases_device, cases_close,
+	cases_loss,   cases_vm,	    cases_moving, cases_fork, cases_hint,   cases_query,
+	cases_thread, cases_memory, cases_api,	  cases_soft, cases_spill,  cases_coherent,
 };
 
 struct run {

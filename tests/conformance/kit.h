@@ -127,7 +127,8 @@ struct kit_case {
 /* the visible list of groups: conform.c */
 extern const struct kit_case cases_map[], cases_copy[], cases_fail[], cases_perm[], cases_device[],
 	cases_close[], cases_loss[], cases_vm[], cases_moving[], cases_fork[], cases_hint[],
-	cases_query[], cases_thread[], cases_memory[], cases_api[], cases_soft[], cases_coherent[];
+	cases_query[], cases_thread[], cases_memory[], cases_api[], cases_soft[], cases_spill[],
+	cases_coherent[];
 
 void kit_fail(const char *file, int line, const char *fmt, ...)
 	__attribute__((noreturn, format(printf, 3, 4)));
