@@ -15,8 +15,8 @@ static const struct command {
 	const char *name;
 	int (*main)(int argc, char **argv);
 } commands[] = {
-	{ "doctor", cmd_doctor }, { "devices", cmd_devices },  { "demo", cmd_demo },
-	{ "bench", bench_main },  { "conform", conform_main },
+	{ "doctor", cmd_doctor }, { "devices", cmd_devices }, { "demo", cmd_demo },
+	{ "run", cmd_run },	  { "bench", bench_main },    { "conform", conform_main },
 };
 
 static const char help[] =
@@ -32,6 +32,7 @@ static const char help[] =
 	"  doctor    what works on this machine, what does not, why, and what to do about it\n"
 	"  demo      the package database of this machine, computed on by a device with its own\n"
 	"            MMU and private memory that follows the program's own pointers\n"
+	"  run       an unmodified program with a part of its memory on devices\n"
 	"  devices   the drivers, their options, and what a device SPEC would give\n"
 	"  bench     how fast it is, each figure beside the raw limit of this machine\n"
 	"  conform   the test kit that every driver must pass, ours or yours\n"
@@ -39,6 +40,7 @@ static const char help[] =
 	"Begin with:\n"
 	"  balun doctor\n"
 	"  balun demo\n"
+	"  balun run --resident 64M -- PROGRAM\n"
 	"  balun demo --hammer 4                  four CPU threads use the same graph meanwhile\n"
 	"  balun conform --driver soft:mem=64M    needs no privileges with --engine sim\n"
 	"\n"

@@ -16,7 +16,7 @@ version=$(cat VERSION)
 {
 	echo bin/balun
 	printf 'include/balun/%s\n' balun.h dmirror.h driver.h policy.h sim.h soft.h uapi.h
-	printf 'lib/%s\n' libbalun.so libbalun.so.0 "libbalun.so.$version" pkgconfig/balun.pc
+	printf 'lib/%s\n' balun/libbalun-run.so libbalun.so libbalun.so.0 "libbalun.so.$version" pkgconfig/balun.pc
 	for page in docs/man/*.[1-8]; do echo "share/man/man${page##*.}/${page##*/}"; done
 } | sort >"$dest/expected"
 (cd "$prefix" && find . ! -type d -printf '%P\n' | sort) >"$dest/found"

@@ -24,7 +24,8 @@ check env "$public|env/[a-z_]+\.h|env_kernel\.h"
 check core "$public|env/env\.h|core/[a-z_]+\.h"
 check engine "$public|env/env\.h|core/[a-z_]+\.h|engine/(uffd|sim|client|kernel)/[a-z_/]+\.h"
 check drivers "$public|env/env\.h|drivers/[a-z_]+\.h"
-check tools "$public|tools/[a-z_]+\.h|bench/bench\.h|tests/conformance/conform\.h"
+check tools "$public|tools/[a-z_]+\.h|run/run\.h|bench/bench\.h|tests/conformance/conform\.h"
+check run "$public|run/run\.h"
 check bench "$public|bench/[a-z_]+\.h"
 check examples "$public"
 check tests/conformance "$public|env/env\.h|tests/conformance/[a-z_]+\.h"
@@ -37,7 +38,7 @@ out=$(grep -rnE --include='*.[ch]' 'include "(drivers|engine)/' . --exclude-dir=
 [ -z "$out" ]
 report $? "drivers/ and engine/ are included from outside: $out"
 
-out=$(grep -rnw --include='*.[ch]' '__KERNEL__' core engine drivers tools bench examples 2>/dev/null |
+out=$(grep -rnw --include='*.[ch]' '__KERNEL__' core engine drivers tools run bench examples 2>/dev/null |
 	grep -v '^engine/kernel/compat/')
 [ -z "$out" ]
 report $? "__KERNEL__ outside env/ and include/: $out"

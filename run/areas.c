@@ -1,0 +1,207 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
+/*
+ * The program's memory, as the kernel has it: anonymous private mappings that may be read and
+ * written. Balun's own is not among them (it has a name, or the first query says that it cannot
+ * move), nor what other parts of the engine leave alone: it is asked for nothing that it would
+ * refuse.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <unistd.h>
+
+#include "run/run.h"
+
+#define AREAS 65536
+
+/* Linux 6.7; Debian 12's headers do not have it */
+struct scan_arg {
+	uint64_t size, flags, start, end, walk_end, vec, vec_len, max_pages;
+	uint64_t category_inverted, category_mask, category_anyof_mask, return_mask;
+};
+struct scan_region {
+	uint64_t start, end, categories;
+};
+#define SCAN	     _IOWR('f', 16, struct scan_arg)
+#define SCAN_FILE    (1 << 2)
+#define SCAN_PRESENT (1 << 3)
+
+static struct area area[AREAS];
+static char text[65536];
+static int pagemap = -1;
+static bool no_scan;
+
+/* "start-end perms offset dev inode  name" */
+static bool parse(const char *line, struct area *ret)
+{
+	char *s, *name;
+
+	ret->start = strtoull(line, &s, 16);
+	if (*s != '-')
+		return false;
+	ret->end = strtoull(s + 1, &s, 16);
+	if (strncmp(s, " rw", 3) || s[4] != 'p')
+		return false;
+	s += 6;
+	strtoull(s, &s, 16);	       /* offset */
+	s = strchr(s + 1, ' ');	       /* device */
+	if (!s || strtoull(s, &s, 10)) /* inode: a file's */
+		return false;
+	name = s + strspn(s, " ");
+	return !*name || !strcmp(name, "[heap]") ||
+	       (!strncmp(name, "[anon:", 6) && strncmp(name, "[anon:balun", 11));
+}
+
+/* of Balun, where the kernel has no names for anonymous memory */
+static bool is_movable(const struct area *a)
+{
+	struct balun_extent e;
+	size_t n = 0;
+
+	return !run.space ||
+	       (!balun_query(run.space, (void *)(uintptr_t)a->start, RUN_PAGE, &e, 1, &n) && n &&
+		e.flags & BALUN_EXTENT_MOVABLE);
+}
+
+static unsigned int add(unsigned int n, const char *line)
+{
+	struct area a;
+
+	if (n == AREAS || !parse(line, &a))
+		return n;
+	/* neighbours are one, which the kernel does not do if they differ in something else */
+	if (n && area[n - 1].end == a.start)
+		area[n - 1].end = a.end;
+	else if (is_movable(&a))
+		area[n++] = a;
+	return n;
+}
+
+const struct area *areas_read(unsigned int *ret_n)
+{
+	int fd = open("/proc/self/maps", O_RDONLY | O_CLOEXEC);
+	unsigned int n = 0;
+	size_t have = 0;
+	ssize_t got;
+
+	if (fd < 0)
+		return NULL;
+	while ((got = read(fd, text + have, sizeof(text) - 1 - have)) > 0) {
+		char *line = text, *end;
+
+		have += got;
+		text[have] = 0;
+		while ((end = strchr(line, '\n'))) {
+			*end = 0;
+			n = add(n, line);
+			line = end + 1;
+		}
+		have = text + have - line;
+		memmove(text, line, have);
+	}
+	close(fd);
+	*ret_n = n;
+	return area;
+}
+
+/* ---- what is in RAM ---- */
+
+static bool is_present(uint64_t entry)
+{
+	return entry >> 63 && !(entry >> 61 & 1); /* and no file's, nor shared */
+}
+
+/* until Linux 6.7: 8 bytes a page. At most @max bytes are found; *ret_first: the first, if any */
+static uint64_t read_entries(uint64_t start, uint64_t end, uint64_t max, uint64_t *ret_first)
+{
+	static uint64_t entry[512];
+	uint64_t va = start, sum = 0;
+
+	while (va < end && sum < max) {
+		size_t n = (end - va) / RUN_PAGE, i;
+		ssize_t got = pread(pagemap, entry, (n < 512 ? n : 512) * 8, va / RUN_PAGE * 8);
+
+		if (got <= 0)
+			break;
+		for (i = 0; i < (size_t)got / 8; i++, va += RUN_PAGE) {
+			if (!is_present(entry[i]))
+				continue;
+			if (!sum)
+				*ret_first = va;
+			sum += RUN_PAGE;
+		}
+	}
+	return sum;
+}
+
+static uint64_t scan(uint64_t start, uint64_t end, uint64_t max, uint64_t *ret_first)
+{
+	static struct scan_region region[512];
+	struct scan_arg a = {
+		.size = sizeof(a),
+		.start = start,
+		.end = end,
+		.vec = (uintptr_t)region,
+		.vec_len = 512,
+		.max_pages = max == UINT64_MAX ? 0 : max / RUN_PAGE,
+		.category_inverted = SCAN_FILE,
+		.category_mask = SCAN_PRESENT | SCAN_FILE,
+		.return_mask = SCAN_PRESENT,
+	};
+	uint64_t sum = 0;
+	int i, n;
+
+	if (pagemap < 0)
+		pagemap = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
+	while (!no_scan && a.start < end && sum < max) {
+		n = ioctl(pagemap, SCAN, &a);
+		if (n < 0) {
+			no_scan = errno == ENOTTY;
+			break;
+		}
+		if (n && !sum)
+			*ret_first = region[0].start;
+		for (i = 0; i < n; i++)
+			sum += region[i].end - region[i].start;
+		if (a.walk_end <= a.start)
+			break;
+		a.start = a.walk_end;
+	}
+	return no_scan ? read_entries(start, end, max, ret_first) : sum;
+}
+
+uint64_t areas_present(uint64_t start, uint64_t end)
+{
+	uint64_t first;
+
+	return scan(start, end, UINT64_MAX, &first);
+}
+
+uint64_t areas_first(uint64_t start, uint64_t end)
+{
+	uint64_t first;
+
+	return scan(start, end, RUN_PAGE, &first) ? first : end;
+}
+
+/* statm: size resident shared ..., in pages */
+uint64_t areas_rss(void)
+{
+	int fd = open("/proc/self/statm", O_RDONLY | O_CLOEXEC);
+	uint64_t resident, shared;
+	char buf[128] = "", *s = buf;
+	ssize_t got;
+
+	if (fd < 0)
+		return 0;
+	got = read(fd, buf, sizeof(buf) - 1);
+	close(fd);
+	if (got <= 0)
+		return 0;
+	strtoull(s, &s, 10);
+	resident = strtoull(s, &s, 10);
+	shared = strtoull(s, &s, 10);
+	return (resident - shared) * RUN_PAGE;
+}

@@ -1,0 +1,258 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
+/*
+ * The library that `balun run` puts into a program, before it and in every process that it begins.
+ *
+ * Until there is something to do it is one thread that looks at a number now and then: the space
+ * and its devices come when they are needed first. A forked child has none of it, and begins anew.
+ * All data here are static: this library's own data never move.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "balun/policy.h"
+#include "run/run.h"
+
+struct run run;
+static pthread_mutex_t begin_lock = PTHREAD_MUTEX_INITIALIZER;
+static int begun; /* 1: there is a space; -errno: there will be none */
+
+uint64_t run_now_ns(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	return ts.tv_sec * 1000000000ULL + ts.tv_nsec;
+}
+
+static void sleep_until(uint64_t ns)
+{
+	struct timespec ts = { ns / 1000000000ULL, ns % 1000000000ULL };
+
+	clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &ts, NULL);
+}
+
+/* ---- the space ---- */
+
+/* what is in the waiting room comes back as a whole: it is in use, and nothing is copied */
+static void decide(const struct balun_question *q, struct balun_answer *ret_a)
+{
+	if (!q->device && room_is(q->from))
+		memcpy(ret_a->fetch, q->candidate, sizeof(ret_a->fetch));
+	else
+		balun_policy_default(q, ret_a);
+}
+
+static const struct balun_policy policy = {
+	.size = sizeof(policy),
+	.name = "run",
+	.decide = decide,
+};
+
+static void slot_take(void)
+{
+	uint32_t i = __atomic_fetch_add(&run.shared->nslots, 1, __ATOMIC_RELAXED);
+
+	if (i >= RUN_SLOTS)
+		return;
+	run.slot = &run.shared->slot[i];
+	prctl(PR_GET_NAME, run.slot->comm);
+	__atomic_store_n(&run.slot->pid, getpid(), __ATOMIC_RELEASE);
+}
+
+/* an eighth of the limit, between 4 and 256 MiB */
+static uint64_t room_size(void)
+{
+	uint64_t bytes = run.shared->resident / 8;
+
+	bytes = bytes < 4 * RUN_BLOCK / 2 ? 4 * RUN_BLOCK / 2 : bytes;
+	return (bytes > 256ULL << 20 ? 256ULL << 20 : bytes) & ~(RUN_BLOCK - 1);
+}
+
+static bool behind_engine; /* see forked_early() */
+static void forked_late(void);
+
+static int begin(void)
+{
+	struct balun_space_opts opts = { .size = sizeof(opts),
+					 .engine = "uffd",
+					 .policy = &policy };
+	unsigned int i;
+	int err;
+
+	slot_take();
+	err = balun_space_create(&opts, &run.space);
+	if (!behind_engine && !pthread_atfork(NULL, NULL, forked_late))
+		behind_engine = true;
+	for (i = 0; !err && i < run.shared->ndevices; i++) {
+		err = balun_device_open(run.space, run.shared->device[i], &run.device[i]);
+		run.ndevices += !err;
+	}
+	if (!err)
+		err = room_open(run.shared->resident ? room_size() : 0);
+	if (err && run.slot)
+		snprintf(run.slot->why, sizeof(run.slot->why), "%s", balun_reason());
+	if (err) {
+		balun_space_destroy(run.space);
+		run.space = NULL;
+	} else if (run.slot) {
+		run.slot->on = 1;
+	}
+	return err;
+}
+
+int run_begin(void)
+{
+	int err;
+
+	pthread_mutex_lock(&begin_lock);
+	if (!begun)
+		begun = begin() ?: 1;
+	err = begun < 0 ? begun : 0;
+	pthread_mutex_unlock(&begin_lock);
+	return err;
+}
+
+static uint64_t sum(const uint64_t *by_cause)
+{
+	uint64_t n = 0;
+	int i;
+
+	for (i = 0; i < BALUN_NR_CAUSES; i++)
+		n += by_cause[i];
+	return n;
+}
+
+void run_note(uint64_t resident)
+{
+	static struct balun_stats st;
+	struct balun_device_info info = { .size = sizeof(info) };
+	struct run_slot *s = run.slot;
+	unsigned int i;
+
+	st.size = sizeof(st);
+	if (!s || !run.space || balun_stats(run.space, &st))
+		return;
+	s->resident = resident;
+	if (resident > s->peak)
+		s->peak = resident;
+	s->out = sum(st.to_device);
+	s->home = sum(st.to_system);
+	s->faults = st.cpu_faults;
+	s->fault_ns = st.cpu_fault.sum_ns;
+	s->lost = st.lost_pages;
+	s->away = 0;
+	for (i = 0; i < run.ndevices; i++)
+		if (!balun_device_info(run.device[i], &info))
+			s->away += info.mem_used;
+}
+
+/* ---- the worker ---- */
+
+static void *worker(void *arg)
+{
+	const struct run_shared *s = run.shared;
+	uint64_t now, keep = 0, chaos = 0; /* when each is due */
+
+	(void)arg;
+	prctl(PR_SET_NAME, "balun-run");
+	for (;;) {
+		now = run_now_ns();
+		if (s->resident && now >= keep)
+			keep = now + keep_look();
+		if (s->chaos && now >= chaos)
+			chaos = now + chaos_look();
+		if (!s->chaos)
+			sleep_until(keep);
+		else
+			sleep_until(s->resident && keep < chaos ? keep : chaos);
+	}
+	return NULL;
+}
+
+/* without signals: the program's handlers run on its own threads */
+static void worker_start(void)
+{
+	sigset_t all, before;
+	pthread_t t;
+
+	sigfillset(&all);
+	pthread_sigmask(SIG_SETMASK, &all, &before);
+	if ((run.shared->resident || run.shared->chaos) && !pthread_create(&t, NULL, worker, NULL))
+		pthread_detach(t);
+	pthread_sigmask(SIG_SETMASK, &before, NULL);
+}
+
+/* The parent's space does not serve the child, which has every byte. */
+static void forked(void)
+{
+	struct run_shared *shared = run.shared;
+
+	memset(&run, 0, sizeof(run));
+	run.shared = shared;
+	begun = 0;
+	pthread_mutex_init(&begin_lock, NULL);
+	room_forget();
+	if (shared->follow)
+		worker_start();
+}
+
+/*
+ * Handlers run in the order in which they were registered, and the worker may begin only when the
+ * engine's has run. That comes with the first space: from then on ours behind it does it.
+ */
+static void forked_early(void)
+{
+	if (!behind_engine)
+		forked();
+}
+
+static void forked_late(void)
+{
+	forked();
+}
+
+static struct run_shared *shared_map(const char *path)
+{
+	int fd = open(path, O_RDWR | O_CLOEXEC);
+	struct run_shared *s = MAP_FAILED;
+
+	if (fd >= 0) {
+		s = mmap(NULL, sizeof(*s), PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+		close(fd);
+	}
+	if (s != MAP_FAILED && s->magic == RUN_MAGIC)
+		return s;
+	if (s != MAP_FAILED)
+		munmap(s, sizeof(*s));
+	return NULL;
+}
+
+__attribute__((constructor)) static void start(void)
+{
+	const char *path = getenv(RUN_ENV);
+
+	run.shared = path ? shared_map(path) : NULL;
+	if (!run.shared) /* the launcher has ended, or somebody else preloads this */
+		return;
+	if (!run.shared->follow) {
+		unsetenv(RUN_ENV);
+		unsetenv("LD_PRELOAD");
+	}
+	pthread_atfork(NULL, NULL, forked_early);
+	worker_start();
+}
+
+__attribute__((destructor)) static void stop(void)
+{
+	if (run.space)
+		run_note(run.slot ? run.slot->resident : 0);
+}

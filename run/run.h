@@ -1,0 +1,109 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR MIT */
+/**
+ * DOC: run.h - what `balun run` and the library that it preloads know of each other
+ *
+ *   preload.c  the library: begins in each process, goes on in forked children, says what happened
+ *   keep.c     keeps what is in RAM below the limit
+ *   room.c     the waiting room: pages on their way out, a touch away from coming back
+ *   areas.c    the program's memory: which, and how much of it is in RAM
+ *   chaos.c    moves pages for no reason, for tests
+ *
+ * tools/cmd_run.c makes a file of shared memory without a name, puts the options into it, and tells
+ * the program where it is by an environment variable. Each process that Balun works in takes a slot
+ * of it and writes down how it is doing. Nobody waits for anybody: a process that is killed leaves
+ * its last word, and the memory goes with the last who has it.
+ */
+#ifndef BALUN_RUN_H
+#define BALUN_RUN_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#define RUN_ENV	    "BALUN_RUN" /* the file: /proc/PID/fd/N of the launcher */
+#define RUN_MAGIC   0x6e7572206e6c6162ULL
+#define RUN_SLOTS   1024
+#define RUN_DEVICES 8
+#define RUN_SPEC    256
+
+/**
+ * struct run_slot - a process
+ * @pid: 0: free
+ * @on: Balun works in it; else @why says why not
+ * @resident: bytes of the program's memory in RAM when it was looked at last, those in the waiting
+ *            room too; @peak: most of it
+ * @away: bytes on devices
+ * @out, @home: bytes moved, ever
+ * @faults: touches of memory that was away; @fault_ns: how long they took
+ */
+struct run_slot {
+	uint32_t pid, on;
+	char comm[16], why[160];
+	uint64_t resident, peak, away, out, home, faults, fault_ns, lost;
+};
+
+struct run_shared {
+	/* options: written before the program begins */
+	uint64_t magic;
+	uint64_t resident; /* bytes; 0: no limit */
+	uint64_t chaos;	   /* pages a second */
+	uint64_t chaos_seed;
+	uint32_t ndevices, follow;
+	char device[RUN_DEVICES][RUN_SPEC];
+	/* what happened */
+	uint32_t nslots; /* taken so far, also beyond what there is room for */
+	struct run_slot slot[RUN_SLOTS];
+};
+
+#ifdef BALUN_RUN_PRELOAD
+
+#include "balun/balun.h"
+
+#define RUN_PAGE  BALUN_PAGE_SIZE
+#define RUN_BLOCK BALUN_BLOCK_SIZE
+
+/* ---- preload.c: this process; set before a thread of ours begins ---- */
+struct run {
+	struct run_shared *shared;
+	struct run_slot *slot; /* NULL: no room, or nothing to say yet */
+	struct balun_space *space;
+	struct balun_device *room, *device[RUN_DEVICES];
+	unsigned int ndevices;
+};
+extern struct run run;
+/* the space, when it is needed first: 0, or -errno and the reason is written down */
+int run_begin(void);
+/* writes down how it goes; @resident: bytes */
+void run_note(uint64_t resident);
+uint64_t run_now_ns(void);
+
+/* what follows is all done by one thread, but for room_is() */
+
+/* ---- areas.c ---- */
+struct area {
+	uint64_t start, end;
+};
+/* the mappings that may move, in order; the array stays the same. @ret: NULL if it cannot be read
+ */
+const struct area *areas_read(unsigned int *ret_n);
+/* how much of [start, end) is in RAM, bytes */
+uint64_t areas_present(uint64_t start, uint64_t end);
+/* the first page of it that is; @end: none */
+uint64_t areas_first(uint64_t start, uint64_t end);
+/* anonymous memory of the process in RAM, Balun's own too: cheap */
+uint64_t areas_rss(void);
+
+/* ---- room.c ---- */
+int room_open(uint64_t bytes);	     /* 0: no room, the devices alone */
+void room_forget(void);		     /* in a forked child */
+uint64_t room_bytes(void);	     /* in it now */
+bool room_is(uint32_t device);	     /* is it the one with this id? Any thread */
+uint64_t room_push(uint64_t va);     /* what is in RAM of the block: bytes that went in */
+uint64_t room_empty(uint64_t bytes); /* so much goes on to the devices; how much did */
+
+/* a look, and what follows from it: ns until the next one */
+uint64_t keep_look(void);
+uint64_t chaos_look(void);
+
+#endif
+#endif

@@ -1,0 +1,103 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-2.0-only OR MIT
+#
+# `balun run`: programs come out as without it, however they end and whatever they begin.
+# Usage: tests/cli/balun_run.sh
+cd "$(dirname "$0")/../.." || exit 1
+. tests/lib/lib.sh
+export LC_ALL=C
+unset BALUN_LOG
+balun=$(readlink -f "$BUILD")/balun
+tmp=$(mktemp -d)
+trap 'rm -rf "$tmp"' EXIT
+if ! "$balun" doctor --json 2>/dev/null | grep -q '"ok", "what": "engine uffd"'; then
+	skip 'balun run' "the engine uffd does not work here"
+	summary
+fi
+
+is() { # name, want, got
+	if [ "$2" = "$3" ]; then pass && echo "ok $1"; else fail "$1: \"$3\", not \"$2\""; fi
+}
+b() { # options and program: Balun says nothing, what is left is the program's
+	"$balun" run --quiet "$@"
+}
+
+# ---- how it ends ----
+
+is 'exit code' 7 "$(b --resident 64M -- sh -c 'exit 7'; echo $?)"
+is 'signal' 137 "$(sh -c "$balun run --quiet --resident 64M -- sh -c 'kill -9 \$\$'"' 2>/dev/null; echo $?' 2>/dev/null)"
+is 'no program' 127 "$(b --resident 64M -- ./no-such 2>/dev/null; echo $?)"
+is 'no program text' 'balun run: no-such: No such file or directory' "$(b --resident 64M no-such 2>&1)"
+printf 'x' >"$tmp/text"
+is 'not executable' 126 "$(b --resident 64M -- "$tmp/text" 2>/dev/null; echo $?)"
+is 'no limit' 2 "$(b -- true 2>/dev/null; echo $?)"
+is 'bad size' 2 "$(b --resident 12Q -- true 2>/dev/null; echo $?)"
+is 'small size' 2 "$(b --resident 1M -- true 2>/dev/null; echo $?)"
+is 'bad chaos' 2 "$(b --chaos x -- true 2>/dev/null; echo $?)"
+is 'bad device' 2 "$(b --resident 64M --device nosuch:x=1 -- true 2>/dev/null; echo $?)"
+is 'its own options' '--resident x' "$(b --resident 64M echo --resident x)"
+
+# a signal that is sent to balun is the program's
+"$balun" run --quiet --resident 64M -- sh -c 'trap "echo got; exit 5" TERM; echo up; while :; do sleep 0.1; done' >"$tmp/sig" &
+pid=$!
+while ! grep -q up "$tmp/sig"; do :; done
+kill -TERM $pid
+wait $pid
+is 'sent signal' '5 up got' "$? $(tr '\n' ' ' <"$tmp/sig" | sed 's/ $//')"
+
+# who is killed takes the program along
+"$balun" run --quiet --resident 64M -- sleep 1000.25 &
+pid=$!
+while ! child=$(pgrep -P $pid) || ! grep -q 'sleep' "/proc/$child/cmdline" 2>/dev/null; do :; done
+kill -9 $pid
+{ wait $pid; } 2>/dev/null
+while kill -0 "$child" 2>/dev/null; do :; done
+pass && echo 'ok killed with it'
+
+# ---- what it refuses ----
+
+cat >"$tmp/s.c" <<'END'
+int main(void) { return 9; }
+END
+if gcc -static -o "$tmp/static" "$tmp/s.c" 2>/dev/null; then
+	is 'static' 3 "$(b --resident 64M -- "$tmp/static" 2>/dev/null; echo $?)"
+	is 'static or plain' 9 "$(b --resident 64M --or-plain -- "$tmp/static" 2>/dev/null; echo $?)"
+	printf '#!%s\n' "$tmp/static" >"$tmp/script"
+	chmod +x "$tmp/script"
+	is 'script of a static one' 3 "$(b --resident 64M -- "$tmp/script" 2>/dev/null; echo $?)"
+fi
+
+# ---- memory ----
+
+# sums what it has written into four times the limit, twice, with children that look at it meanwhile
+cat >"$tmp/job.py" <<'END'
+import hashlib, os, subprocess, sys
+n = int(sys.argv[1]) << 20
+a = bytearray(n)
+for i in range(0, n, 4096):
+    a[i:i + 8] = i.to_bytes(8, 'little')
+h = hashlib.sha256()
+for turn in range(2):
+    for i in range(0, n, 65536):
+        h.update(a[i:i + 65536])
+pid = os.fork()
+if not pid:
+    for i in range(0, n, 4096):
+        if a[i:i + 8] != i.to_bytes(8, 'little'):
+            os._exit(1)
+    os._exit(0)
+print(h.hexdigest(), os.waitpid(pid, 0)[1], subprocess.run(['echo', 'x'], capture_output=True).stdout)
+END
+py=$(command -v /usr/bin/python3 || command -v python3)
+want=$($py "$tmp/job.py" 128)
+is 'four times the limit' "$want" "$(b --resident 32M --device ram:mem=256M --stats "$tmp/stats" -- $py "$tmp/job.py" 128)"
+is 'statistics' True "$($py -c "
+import json
+s = json.load(open('$tmp/stats'))
+p = s['processes'][0]
+print(s['status'] == 0 and p['on'] and p['out'] > 64 << 20 and p['faults'] > 0 and p['lost'] == 0)")"
+is 'chaos' "$want" "$(b --chaos 20000 --device ram:mem=256M -- $py "$tmp/job.py" 128)"
+is 'no follow' "$want" "$(b --resident 32M --no-follow --device ram:mem=256M -- $py "$tmp/job.py" 128)"
+is 'another preload' "$want" "$(LD_PRELOAD=libm.so.6 b --resident 32M --device ram:mem=256M -- $py "$tmp/job.py" 128)"
+is 'nothing is written' '' "$(b --resident 64M -- true 2>&1)"
+summary
