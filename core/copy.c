@@ -98,6 +98,8 @@ static int ops_run(struct balun_device *dev, struct balun_copy *op, unsigned int
 	if (!err)
 		err = dev->ops.copy_wait(dev->priv, cookie);
 	ops_unmap(dev, op, mapped);
+	if (err == -ENODEV)
+		balun_device_lost(dev);
 	return err;
 }
 

@@ -10,8 +10,9 @@
  * their work before they fail, copy_wait() waits for the batch and then denies it. With a delay but
  * no error the chosen calls are late and then right. Without options nothing is chosen.
  *
- * With lost=1 the device dies in the first chosen call: it says so to core (balun_device_lost())
- * from inside the op, and from then on every call that can fail does.
+ * With lost=1 the device dies in the first chosen call: a copy says so by its error (-ENODEV), any
+ * other op to core (balun_device_lost()) from inside, and from then on every call that can fail
+ * does.
  */
 #include "drivers/wrap.h"
 
@@ -82,11 +83,19 @@ static bool inject_chosen(const struct inject *in, uint64_t n)
 	       (in->rate && inject_mix(in->seed ^ inject_mix(n)) % in->rate == 0);
 }
 
+/* what a call of a dead device answers */
+static int inject_dead(enum inject_op op)
+{
+	if (op == INJECT_COPY || op == INJECT_COPY_WAIT)
+		return -ENODEV;
+	return op < INJECT_CAN_FAIL ? -EIO : 0;
+}
+
 /* Number a call, delay it if it is chosen. Return: the error that it shall fail with, or 0. */
 static int inject(struct inject *in, enum inject_op op)
 {
 	if (env_load_relaxed(&in->dead))
-		return op < INJECT_CAN_FAIL ? -EIO : 0;
+		return inject_dead(op);
 	if (!(in->ops & 1U << op))
 		return 0;
 	/* an atomic add gives every call a number of its own, whichever thread makes it */
@@ -96,8 +105,9 @@ static int inject(struct inject *in, enum inject_op op)
 		env_sleep_ns(in->delay);
 	if (in->lose) {
 		env_store_relaxed(&in->dead, true);
-		balun_device_lost(in->dev);
-		return op < INJECT_CAN_FAIL ? -EIO : 0;
+		if (inject_dead(op) != -ENODEV)
+			balun_device_lost(in->dev);
+		return inject_dead(op);
 	}
 	if (!in->fail)
 		return 0;

@@ -181,12 +181,15 @@ struct balun_driver {
 		      enum balun_cause cause);
 	/**
 	 * @copy: R start a batch; ops do not overlap. @op is the caller's and may go away when
-	 * copy() returns. Return: 0 and a cookie; -errno nothing of the batch counts as done.
+	 * copy() returns. All of a batch together is at most 2 MiB. Return: 0 and a cookie; -errno
+	 * nothing of the batch counts as done, and what the places hold is undefined; -ENODEV the
+	 * device is gone for good: core does what balun_device_lost() does, a wrapper may know
+	 * better. -ENOSPC, -ENOMEM: it is full, or there is no memory for the copy.
 	 */
 	int (*copy)(void *priv, const struct balun_copy *op, size_t n, uint64_t *ret_cookie);
 	/**
 	 * @copy_wait: R wait for a batch; once per cookie. When it returns the device does not use
-	 * the batch's memory any more. Return: 0 all done; -EIO none counts.
+	 * the batch's memory any more. Return: 0 all done; -EIO none counts; -ENODEV as of @copy
 	 */
 	int (*copy_wait)(void *priv, uint64_t cookie);
 

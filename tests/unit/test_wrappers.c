@@ -526,7 +526,22 @@ static void inject_fails_open(void **state)
 	assert_int_equal(fake.opens, 0);
 }
 
-/* what core is told is a case of the conformance kit (loss-in-op): here no option does it */
+/* a copy says so by its error; what other ops tell core is a case of the conformance kit */
+static void inject_lost_in_a_copy(void **state)
+{
+	struct outer o;
+
+	assert_int_equal(outer_open(&o, "inject(fakefull):op=copy_wait,nth=2,lost=1"), 0);
+	assert_int_equal(do_copy(&o, 1), 0);
+	assert_int_equal(o.drv->copy_wait(o.priv, 5), 0);
+	assert_int_equal(do_copy(&o, 1), 0);
+	assert_int_equal(o.drv->copy_wait(o.priv, 6), -ENODEV);
+	assert_int_equal(fake.waits, 2);
+	assert_int_equal(do_copy(&o, 1), -ENODEV);
+	assert_int_equal(do_map(&o, 1), -EIO);
+	outer_close(&o);
+}
+
 static void inject_lost_needs_a_call(void **state)
 {
 	struct outer o;
@@ -612,6 +627,7 @@ int main(void)
 		cmocka_unit_test(inject_rate_is_deterministic),
 		cmocka_unit_test(inject_delays),
 		cmocka_unit_test(inject_fails_open),
+		cmocka_unit_test(inject_lost_in_a_copy),
 		cmocka_unit_test(inject_lost_needs_a_call),
 		cmocka_unit_test(inject_hides_host_memory),
 		cmocka_unit_test(inject_refuses),
