@@ -70,7 +70,7 @@ struct balun_device {
 	struct balun_driver ops; /* copy of the table, stubs filled in */
 	const struct balun_driver *drv;
 	/* @drv and what it wraps, got and to be put when the device is closed */
-	const struct balun_driver *held[SPEC_DEPTH];
+	const struct balun_driver *held[SPEC_DRIVERS];
 	unsigned int nheld;
 	void *priv;
 	void *space_data;

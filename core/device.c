@@ -142,20 +142,21 @@ void core_device_free(struct balun_device *dev)
 	env_free(dev);
 }
 
-/* "trace(ram)" for reports */
-static void device_name(struct balun_device *dev)
+/* the spec without options at dev->name + n; what does not fit is cut off. Returns the new end */
+static size_t name_level(struct balun_device *dev, size_t n, const struct balun_options *o)
 {
-	const struct balun_options *o = dev->opt;
-	size_t n = 0, depth = 0;
+	const size_t max = sizeof(dev->name) - 1;
+	const char *sep = "(";
 
-	for (; o && n < sizeof(dev->name) - 8; o = spec_inner(o)) {
-		n += snprintf(dev->name + n, sizeof(dev->name) - n, "%s%s", depth ? "(" : "",
-			      spec_name(o));
-		depth++;
+	n = ENV_MIN(n + snprintf(dev->name + n, max + 1 - n, "%s", spec_name(o)), max);
+	for (o = spec_inner(o); o; o = spec_next(o)) {
+		n = ENV_MIN(n + snprintf(dev->name + n, max + 1 - n, "%s", sep), max);
+		n = name_level(dev, n, o);
+		sep = ",";
 	}
-	for (n = ENV_MIN(n, sizeof(dev->name) - 6); depth > 1; depth--)
-		dev->name[n++] = ')';
-	dev->name[n] = 0;
+	if (*sep == ',')
+		n = ENV_MIN(n + snprintf(dev->name + n, max + 1 - n, ")"), max);
+	return n;
 }
 
 static int hold_driver(struct balun_device *dev, const char *name,
@@ -163,7 +164,7 @@ static int hold_driver(struct balun_device *dev, const char *name,
 {
 	const struct balun_driver *drv;
 
-	if (dev->nheld == SPEC_DEPTH) {
+	if (dev->nheld == SPEC_DRIVERS) {
 		env_reason("a wrapper opens more than it wraps");
 		return -EINVAL;
 	}
@@ -210,18 +211,40 @@ err_put:
 	return err;
 }
 
-int balun_inner_open(struct balun_device *dev, const struct balun_options *opt,
-		     const struct balun_driver **ret_drv, struct balun_desc *ret_desc,
-		     void **ret_priv)
+unsigned int balun_inner_count(const struct balun_options *opt)
+{
+	unsigned int n = 0;
+
+	for (opt = spec_inner(opt); opt; opt = spec_next(opt))
+		n++;
+	return n;
+}
+
+int balun_inner_open_nth(struct balun_device *dev, const struct balun_options *opt, unsigned int n,
+			 const struct balun_driver **ret_drv, struct balun_desc *ret_desc,
+			 void **ret_priv)
 {
 	const struct balun_options *inner = spec_inner(opt);
 
+	while (inner && n--)
+		inner = spec_next(inner);
 	if (!inner) {
 		env_reason("%s wraps another driver: write %s(NAME:...)", spec_name(opt),
 			   spec_name(opt));
 		return -EINVAL;
 	}
 	return driver_open(dev, inner, ret_drv, ret_desc, ret_priv);
+}
+
+int balun_inner_open(struct balun_device *dev, const struct balun_options *opt,
+		     const struct balun_driver **ret_drv, struct balun_desc *ret_desc,
+		     void **ret_priv)
+{
+	if (balun_inner_count(opt) > 1) {
+		env_reason("%s wraps one driver, not several", spec_name(opt));
+		return -EINVAL;
+	}
+	return balun_inner_open_nth(dev, opt, 0, ret_drv, ret_desc, ret_priv);
 }
 
 static int slot_find(struct balun_space *sp)
@@ -282,7 +305,7 @@ int core_device_open(struct balun_space *sp, const char *spec, struct balun_devi
 	err = spec_parse(spec, &dev->opt);
 	if (err)
 		goto err_free;
-	device_name(dev);
+	name_level(dev, 0, dev->opt); /* "trace(ram)" for reports */
 	env_mutex_lock(&sp->devices_lock);
 	err = slot_find(sp);
 	if (err < 0)
@@ -449,6 +472,8 @@ static int command_of(const struct balun_driver *d, void *priv, struct balun_spa
 		if (!(d->caps & BALUN_CAP_WRAPPER))
 			return -EINVAL;
 		d = d->inner(priv, &priv);
+		if (!d)
+			return -EINVAL;
 	}
 	return d->command ? d->command(priv, sp, c) : -EINVAL;
 }

@@ -19,7 +19,7 @@ struct option {
 
 struct balun_options {
 	const char *name;
-	struct balun_options *inner;
+	struct balun_options *inner, *next; /* the first in the parentheses; the one beside it */
 	struct option *first;
 	unsigned int column; /* of the name */
 	char *text;	     /* of the outermost level, which frees it */
@@ -28,6 +28,7 @@ struct balun_options {
 struct parser {
 	const char *text, *p;
 	char *copy;
+	unsigned int drivers; /* names so far */
 };
 
 static unsigned int column(const struct parser *ps)
@@ -113,7 +114,15 @@ static int parse_option(struct parser *ps, const struct balun_options *opt, stru
 	return 0;
 }
 
-static int parse_options(struct parser *ps, struct balun_options *opt)
+/* what comes after a ',' inside parentheses: another option, or the next spec */
+static bool option_follows(const char *p)
+{
+	while (is_lower(*p) || is_digit(*p) || *p == '_' || *p == '-')
+		p++;
+	return *p == '=';
+}
+
+static int parse_options(struct parser *ps, unsigned int depth, struct balun_options *opt)
 {
 	struct option **tail = &opt->first;
 	int err = 0;
@@ -125,8 +134,31 @@ static int parse_options(struct parser *ps, struct balun_options *opt)
 		err = parse_option(ps, opt, tail);
 		if (!err)
 			tail = &(*tail)->next;
-	} while (!err && *ps->p == ',');
+	} while (!err && *ps->p == ',' && (!depth || option_follows(ps->p + 1)));
 	return err;
+}
+
+static int parse_level(struct parser *ps, unsigned int depth, struct balun_options **ret_opt);
+
+/* "(" spec { "," spec } ")" */
+static int parse_inner(struct parser *ps, unsigned int depth, struct balun_options *opt)
+{
+	struct balun_options **tail = &opt->inner;
+	int err;
+
+	do {
+		ps->p++;
+		err = parse_level(ps, depth, tail);
+		if (err)
+			return err;
+		tail = &(*tail)->next;
+	} while (*ps->p == ',');
+	if (*ps->p == '=')
+		return fail(ps, "':' must stand before the first option");
+	if (*ps->p != ')')
+		return fail(ps, *ps->p ? "unexpected character" : "')' is missing");
+	ps->p++;
+	return 0;
 }
 
 /* one level; recursion ends at SPEC_DEPTH. On failure what there is hangs on *ret_opt. */
@@ -139,19 +171,13 @@ static int parse_level(struct parser *ps, unsigned int depth, struct balun_optio
 	if (!opt)
 		return fail_nomem();
 	opt->column = column(ps);
+	if (ps->drivers++ == SPEC_DRIVERS)
+		return fail(ps, "too many drivers");
 	err = parse_word(ps, "the name of a driver must begin with a-z", &opt->name);
-	if (err || *ps->p != '(')
-		return err ? err : parse_options(ps, opt);
-	if (depth == SPEC_DEPTH)
-		return fail(ps, "nested too deeply");
-	ps->p++;
-	err = parse_level(ps, depth + 1, &opt->inner);
-	if (err)
-		return err;
-	if (*ps->p != ')')
-		return fail(ps, *ps->p ? "unexpected character" : "')' is missing");
-	ps->p++;
-	return parse_options(ps, opt);
+	if (!err && *ps->p == '(')
+		err = depth == SPEC_DEPTH ? fail(ps, "nested too deeply")
+					  : parse_inner(ps, depth + 1, opt);
+	return err ? err : parse_options(ps, depth, opt);
 }
 
 int spec_parse(const char *text, struct balun_options **ret_opt)
@@ -189,8 +215,9 @@ err_free:
 void spec_free(struct balun_options *opt)
 {
 	while (opt) {
-		struct balun_options *inner = opt->inner;
+		struct balun_options *next = opt->next;
 
+		spec_free(opt->inner);
 		while (opt->first) {
 			struct option *o = opt->first;
 
@@ -199,7 +226,7 @@ void spec_free(struct balun_options *opt)
 		}
 		env_free(opt->text);
 		env_free(opt);
-		opt = inner;
+		opt = next;
 	}
 }
 
@@ -211,6 +238,11 @@ const char *spec_name(const struct balun_options *opt)
 const struct balun_options *spec_inner(const struct balun_options *opt)
 {
 	return opt->inner;
+}
+
+const struct balun_options *spec_next(const struct balun_options *opt)
+{
+	return opt->next;
 }
 
 /* the keys of a help text, "KEY=DEFAULT  what it does\n" each, as "a, b, c" */

@@ -29,6 +29,8 @@ EXPORT_SYMBOL_GPL(balun_opt_time);
 EXPORT_SYMBOL_GPL(balun_opt_str);
 EXPORT_SYMBOL_GPL(balun_opt_fail);
 EXPORT_SYMBOL_GPL(balun_inner_open);
+EXPORT_SYMBOL_GPL(balun_inner_open_nth);
+EXPORT_SYMBOL_GPL(balun_inner_count);
 /* by which a module registers its driver (glue.h) */
 EXPORT_SYMBOL_GPL(kdriver_register);
 

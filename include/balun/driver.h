@@ -220,7 +220,10 @@ struct balun_driver {
 			 uint64_t *ret_addr);
 	/** @active: O power: true before the first attach, false after the last gone. */
 	int (*active)(void *priv, bool on);
-	/** @inner: O (wrappers) the driver and priv inside. */
+	/**
+	 * @inner: O (wrappers) the driver and priv inside. NULL: there are several, or what is
+	 * inside is for the wrapper alone; balun_device_priv() looks no further then.
+	 */
 	const struct balun_driver *(*inner)(void *priv, void **ret_priv);
 	/**
 	 * @command: O what the device does beyond memory, by the driver's own public functions
@@ -365,9 +368,20 @@ BALUN_API const char *balun_opt_str(const struct balun_options *opt, const char 
 /** balun_opt_fail() - an option is wrong: sets the reason. Return: -EINVAL */
 BALUN_API int balun_opt_fail(const struct balun_options *opt, const char *key, const char *why);
 
+/** balun_inner_count() - how many specs stand in the parentheses of a wrapper's; in open() */
+BALUN_API unsigned int balun_inner_count(const struct balun_options *opt);
+/**
+ * balun_inner_open_nth() - a wrapper over several opens one of them
+ * @n: which one, from 0. In open() only; each is opened once. The device inside has @dev as its
+ * handle: balun_device_lost() of it is the end of @dev, its -ENODEV is the wrapper's to take.
+ * Return: 0; -EINVAL there are not so many, or what open() of the inner driver says
+ */
+BALUN_API int balun_inner_open_nth(struct balun_device *dev, const struct balun_options *opt,
+				   unsigned int n, const struct balun_driver **ret_drv,
+				   struct balun_desc *ret_desc, void **ret_priv);
 /**
  * balun_inner_open() - a wrapper opens what stands in the parentheses of its spec
- * Return: 0; -EINVAL there are none, or what open() of the inner driver says
+ * Return: 0; -EINVAL there is none, or there are several, or what open() of the inner driver says
  */
 BALUN_API int balun_inner_open(struct balun_device *dev, const struct balun_options *opt,
 			       const struct balun_driver **ret_drv, struct balun_desc *ret_desc,

@@ -20,11 +20,12 @@ static void read_level(const struct balun_options *opt)
 		balun_opt_str(opt, key[i], "");
 	}
 	spec_check_used(opt, "mem=1M  memory\n");
+	for (opt = spec_inner(opt); opt; opt = spec_next(opt))
+		read_level(opt);
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-	const struct balun_options *o;
 	struct balun_options *opt;
 	char text[1024];
 	int rc;
@@ -38,8 +39,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		env_assert(balun_reason()[0]);
 		return 0;
 	}
-	for (o = opt; o; o = spec_inner(o))
-		read_level(o);
+	env_assert(!spec_next(opt));
+	read_level(opt);
 	spec_free(opt);
 	return 0;
 }

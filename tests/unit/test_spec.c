@@ -45,6 +45,42 @@ static void test_good(void **state)
 	spec_free(NULL);
 }
 
+/* several in the same parentheses: a key and '=' after a ',' belongs to the one before */
+static void test_several(void **state)
+{
+	struct balun_options *o = parse("a(b:k=1,l=2,c,d(e,f:k=3,g-2):m=4,h:k=):n=5,o=6");
+	const struct balun_options *in = spec_inner(o), *e;
+
+	(void)state;
+	assert_null(spec_next(o));
+	assert_string_equal(balun_opt_str(o, "n", NULL), "5");
+	assert_string_equal(balun_opt_str(o, "o", NULL), "6");
+	assert_string_equal(spec_name(in), "b");
+	assert_string_equal(balun_opt_str(in, "k", NULL), "1");
+	assert_string_equal(balun_opt_str(in, "l", NULL), "2");
+	in = spec_next(in);
+	assert_string_equal(spec_name(in), "c");
+	assert_null(spec_inner(in));
+	in = spec_next(in);
+	assert_string_equal(spec_name(in), "d");
+	assert_string_equal(balun_opt_str(in, "m", NULL), "4");
+	e = spec_inner(in);
+	assert_string_equal(spec_name(e), "e");
+	e = spec_next(e);
+	assert_string_equal(balun_opt_str(e, "k", NULL), "3");
+	e = spec_next(e);
+	assert_string_equal(spec_name(e), "g-2");
+	assert_null(spec_next(e));
+	in = spec_next(in);
+	assert_string_equal(spec_name(in), "h");
+	assert_string_equal(balun_opt_str(in, "k", "x"), "");
+	assert_null(spec_next(in));
+	assert_int_equal(balun_inner_count(o), 4);
+	assert_int_equal(balun_inner_count(in), 0);
+	spec_free(o);
+	spec_free(parse("a(a,a,a,a,a,a,a,a,a,a,a,a,a,a,a)"));
+}
+
 static void test_bad(void **state)
 {
 	static const struct {
@@ -71,6 +107,16 @@ static void test_bad(void **state)
 		{ "a(b:k=v", 8 },
 		{ "a(b c)", 4 },
 		{ "a(b),c", 5 },
+		{ "a(b,c", 6 },
+		{ "a(b,", 5 },
+		{ "a(b,)", 5 },
+		{ "a(,b)", 3 },
+		{ "a(b,c=d)", 6 },
+		{ "a(b:k=1,)", 9 },
+		{ "a(b:k=1,c:k)", 12 },
+		{ "a(b:k=1,k=2)", 10 },
+		{ "a(b,c):k=1,d", 13 },
+		{ "a(a,a,a,a,a,a,a,a,a,a,a,a,a,a,a,a)", 33 },
 		{ "a:k=v)", 6 },
 		{ "a:k=\x7f", 5 },
 	};
@@ -226,9 +272,10 @@ static void test_nomem(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_good),	cmocka_unit_test(test_bad),
-		cmocka_unit_test(test_numbers), cmocka_unit_test(test_reasons),
-		cmocka_unit_test(test_random),	cmocka_unit_test(test_nomem),
+		cmocka_unit_test(test_good),	cmocka_unit_test(test_several),
+		cmocka_unit_test(test_bad),	cmocka_unit_test(test_numbers),
+		cmocka_unit_test(test_reasons), cmocka_unit_test(test_random),
+		cmocka_unit_test(test_nomem),
 	};
 
 	rand_start();
