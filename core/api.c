@@ -612,6 +612,11 @@ void *balun_bus_ptr(uint64_t addr, size_t len)
 	return (void *)(uintptr_t)addr;
 }
 
+uint64_t balun_bus_addr(const void *p)
+{
+	return (uintptr_t)p;
+}
+
 void *balun_mem_alloc(size_t bytes)
 {
 	return env_pages_alloc((bytes + BALUN_PAGE_SIZE - 1) & ~(BALUN_PAGE_SIZE - 1));

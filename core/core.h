@@ -260,5 +260,7 @@ int core_prefetch_push(struct balun_space *sp, uint64_t va, uint64_t len, unsign
 
 /* the visible list of drivers: drivers/drivers.c, NULL-terminated */
 extern const struct balun_driver *const driver_list[];
+/* and what was left out of it, for want of a package: name, package; ends with NULL */
+extern const char *const driver_absent_list[][2];
 
 #endif

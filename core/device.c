@@ -159,6 +159,19 @@ static size_t name_level(struct balun_device *dev, size_t n, const struct balun_
 	return n;
 }
 
+static void reason_no_driver(const char *name)
+{
+	unsigned int i = 0;
+
+	while (driver_absent_list[i][0] && strcmp(driver_absent_list[i][0], name))
+		i++;
+	if (driver_absent_list[i][0])
+		env_reason("driver %s is not in this build: install the package %s and build again",
+			   name, driver_absent_list[i][1]);
+	else
+		env_reason("no driver \"%s\" (balun devices lists them)", name);
+}
+
 static int hold_driver(struct balun_device *dev, const char *name,
 		       const struct balun_driver **ret_drv)
 {
@@ -170,7 +183,7 @@ static int hold_driver(struct balun_device *dev, const char *name,
 	}
 	drv = core_driver_get(name);
 	if (!drv) {
-		env_reason("no driver \"%s\" (balun devices lists them)", name);
+		reason_no_driver(name);
 		return -ENODEV;
 	}
 	dev->held[dev->nheld++] = drv;

@@ -23,6 +23,8 @@ if [ "$goal" != module ]; then
 	need_cmd pkg-config pkg-config
 	need_file /usr/include/stdio.h libc6-dev
 	need_file /usr/include/linux/userfaultfd.h linux-libc-dev
+	# drivers that are left out without them
+	need_file /usr/include/sodium.h libsodium-dev
 fi
 if [ "$goal" != build ] && [ "$goal" != model ] && [ "$goal" != module ]; then
 	need_file /usr/include/cmocka.h libcmocka-dev

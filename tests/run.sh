@@ -225,7 +225,7 @@ variant() { # name, meson arguments...: another build directory, quietly
 	suite "build" 1 true
 }
 
-specs=(ram soft 'dmirror:coherent=1' 'trace(soft)' 'inject(soft)')
+specs=(ram soft 'dmirror:coherent=1' 'trace(soft)' 'inject(soft)' 'crypt(ram)')
 export BUILD slow=1
 
 abi

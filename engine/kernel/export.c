@@ -17,6 +17,7 @@ EXPORT_SYMBOL_GPL(balun_fence);
 EXPORT_SYMBOL_GPL(balun_bus_read);
 EXPORT_SYMBOL_GPL(balun_bus_write);
 EXPORT_SYMBOL_GPL(balun_bus_ptr);
+EXPORT_SYMBOL_GPL(balun_bus_addr);
 EXPORT_SYMBOL_GPL(balun_mem_alloc);
 EXPORT_SYMBOL_GPL(balun_mem_free);
 EXPORT_SYMBOL_GPL(balun_space_set_data);

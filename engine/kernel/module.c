@@ -12,6 +12,7 @@ const struct engine_ops *const engine_list[] = { &engine_kernel, NULL };
 
 /* each driver is a module of its own (glue.h) */
 const struct balun_driver *const driver_list[] = { NULL };
+const char *const driver_absent_list[][2] = { { NULL, NULL } };
 
 int kdriver_register(const struct balun_driver *drv, struct module *owner)
 {

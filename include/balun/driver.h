@@ -322,6 +322,14 @@ BALUN_API int balun_bus_write(struct balun_space *space, uint64_t addr, const vo
 BALUN_API void *balun_bus_ptr(uint64_t addr, size_t len);
 
 /**
+ * balun_bus_addr() - what balun_bus_ptr() makes @p of: names a driver's own memory as a SYSTEM
+ * operand of copy() of the driver that it wraps
+ * @p: from balun_mem_alloc(); stays until copy_wait() of the wrapped driver has returned. Any
+ * context. Not for a wrapped device with a dma_device.
+ */
+BALUN_API uint64_t balun_bus_addr(const void *p);
+
+/**
  * balun_mem_alloc() - zeroed memory that never migrates; aligned to 4 KiB, from 2 MiB up to that
  * @bytes: any size; large ones are not populated before use
  * May sleep. Return: memory, or NULL. Freed by balun_mem_free() with the same size.

@@ -52,6 +52,23 @@ out=$(grep -rnE --include='*.[ch]' '^[^/*]*"(soft|ram|trace|inject)[":(]' core)
 [ -z "$out" ]
 report $? "core knows a driver's name: $out"
 
+# A driver is portable: it includes no system header. The ones that are not are here, with what each
+# may include, and the kernel does not compile them; edu is the kernel's alone.
+declare -A headers=(
+	[crypt]='sodium|sys/mman'
+	[edu]='linux/[a-z-]+'
+)
+out=$(grep -rnoE --include='*.[ch]' '^#[ 	]*include[ 	]*<[^>]*' drivers | while IFS=: read -r f _ inc; do
+	name=${f#drivers/}
+	[[ ${inc#*<} =~ ^(${headers[${name%.*}]:-none})\.h$ ]] || echo "$f: ${inc#*<}"
+done)
+[ -z "$out" ]
+report $? "drivers include system headers: $out"
+for name in "${!headers[@]}"; do
+	[ "$name" = edu ] || ! grep -qw "$name" Kbuild
+	report $? "Kbuild compiles drivers/$name.c, which is user space's"
+done
+
 # of the conformance kit only the probe, a portable driver, sees env
 out=$(grep -rnE --include='*.[ch]' 'include "(env/|probe_(priv|table))' tests/conformance |
 	grep -vE '^tests/conformance/probe(_dev|_priv|_table)?\.[ch]:')

@@ -16,3 +16,4 @@ const struct balun_driver *const driver_list[] = {
 	&balun_inject_driver,
 	NULL,
 };
+const char *const driver_absent_list[][2] = { { NULL, NULL } };
