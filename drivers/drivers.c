@@ -6,15 +6,22 @@
 #include "balun/driver.h"
 
 extern const struct balun_driver balun_ram_driver, balun_soft_driver, balun_dmirror_driver,
-	balun_crypt_driver, balun_trace_driver, balun_inject_driver;
+	balun_crypt_driver, balun_stripe_driver, balun_mirror_driver, balun_trace_driver,
+	balun_inject_driver;
 
 extern const struct balun_driver *const driver_list[];
 const struct balun_driver *const driver_list[] = {
-	&balun_ram_driver,   &balun_soft_driver,   &balun_dmirror_driver,
+	&balun_ram_driver,
+	&balun_soft_driver,
+	&balun_dmirror_driver,
 #ifdef BALUN_HAVE_CRYPT
 	&balun_crypt_driver,
 #endif
-	&balun_trace_driver, &balun_inject_driver, NULL,
+	&balun_stripe_driver,
+	&balun_mirror_driver,
+	&balun_trace_driver,
+	&balun_inject_driver,
+	NULL,
 };
 
 /* the package without which each was left out */

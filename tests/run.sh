@@ -195,6 +195,7 @@ functional() { # what every kind of build runs
 	unit .
 	conform uffd "${specs[@]}"
 	conform sim "${specs[@]}"
+	conform uffd "${stores[@]}"
 	fallback
 	matrix
 	barrier
@@ -225,7 +226,11 @@ variant() { # name, meson arguments...: another build directory, quietly
 	suite "build" 1 true
 }
 
-specs=(ram soft 'dmirror:coherent=1' 'trace(soft)' 'inject(soft)' 'crypt(ram)')
+specs=(ram soft 'dmirror:coherent=1' 'trace(soft)' 'inject(soft)')
+# wrappers that only copy: all in one, and one by one
+failing='mirror(inject(ram):op=copy_wait,nth=7,lost=1,ram)'
+stores=("stripe(crypt(ram),$failing)")
+stores_all=('crypt(ram)' 'stripe(ram,ram,ram)' "$failing")
 export BUILD slow=1
 
 abi
@@ -236,6 +241,8 @@ suite stress/fork 60 "$BUILD/tests/stress/fork_rounds" 200
 suite sim/20000 200 "$BUILD/tests/sim/sim_stress" --seed 1 --count 20000
 
 if [ $all -eq 1 ]; then
+	conform uffd "${stores_all[@]}"
+	conform sim "${stores_all[@]}"
 	suite module 600 scripts/module.sh
 	suite dkms 600 tests/dkms.sh
 	suite hmm-selftest 1800 tests/hmm-selftest/run.sh

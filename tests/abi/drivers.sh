@@ -14,7 +14,7 @@ declare -A library=(
 	[crypt]='sodium_|crypto_aead_|randombytes_buf$'
 )
 
-for name in ram soft dmirror trace inject "${!library[@]}"; do
+for name in ram soft dmirror stripe mirror trace inject "${!library[@]}"; do
 	objs=("$BUILD"/libbaluncore.a.p/drivers_"$name".c.o "$BUILD"/libbaluncore.a.p/drivers_"$name"_*.c.o)
 	own=()
 	for o in "${objs[@]}"; do [ -e "$o" ] && own+=("$o"); done

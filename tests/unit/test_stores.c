@@ -31,7 +31,9 @@ static int store_open(struct balun_device *dev, const struct balun_options *opt,
 	uint64_t bytes;
 	int err = balun_opt_size(opt, "mem", BYTES, &bytes);
 
-	assert_true(!err && bytes <= BYTES && stores < STORES);
+	if (err)
+		return err;
+	assert_true(bytes <= BYTES && stores < STORES);
 	ret_desc->mem_bytes = bytes;
 	ret_desc->host_base = (void *)(uintptr_t)BALUN_BLOCK_SIZE;
 	ret_desc->caps = BALUN_CAP_MMU | BALUN_CAP_HOST_MEMORY;
@@ -409,6 +411,198 @@ static void crypt_passes_errors(void **state)
 }
 #endif
 
+/* ---- stripe ---- */
+
+static void stripe_goes_round(void **state)
+{
+	assert_int_equal(dev_open("stripe(store,store:mem=2M,store):unit=8K"), 0);
+	assert_int_equal(dev.desc.mem_bytes, 3 * BALUN_BLOCK_SIZE);
+	assert_int_equal(dev.desc.caps, BALUN_CAP_WRAPPER);
+	assert_null(dev.desc.host_base);
+	fill(0, 1024, 1);
+	/* from the middle of a unit: 1 + 2 + 2 + 2 + 1 pages */
+	assert_int_equal(out(PAGE, 8), 0);
+	assert_int_equal(store[0].copies + store[1].copies + store[2].copies, 3);
+	assert_memory_equal(store[0].mem + PAGE, host + PAGE, PAGE);
+	assert_memory_equal(store[1].mem, host + 2 * PAGE, 2 * PAGE);
+	assert_memory_equal(store[2].mem, host + 4 * PAGE, 2 * PAGE);
+	assert_memory_equal(store[0].mem + 2 * PAGE, host + 6 * PAGE, 2 * PAGE);
+	assert_memory_equal(store[1].mem + 2 * PAGE, host + 8 * PAGE, PAGE);
+	memset(host, 0, 9 * PAGE);
+	assert_int_equal(home(PAGE, 8), 0);
+	check(PAGE, 8, 1);
+	/* the last block of it, and nothing beyond */
+	fill(0, 1024, 2);
+	assert_int_equal(out(BALUN_BLOCK_SIZE, 512), 0);
+	memset(host + BALUN_BLOCK_SIZE, 0, BALUN_BLOCK_SIZE);
+	assert_int_equal(home(BALUN_BLOCK_SIZE, 512), 0);
+	check(BALUN_BLOCK_SIZE, 512, 2);
+	assert_int_equal(out(3 * BALUN_BLOCK_SIZE - PAGE, 2), -EINVAL);
+	dev.drv->trim(dev.priv, 2 * PAGE, 6 * PAGE);
+	assert_int_equal(store[0].trims + store[1].trims + store[2].trims, 3);
+	assert_int_equal(store[0].trim_off, 2 * PAGE);
+	assert_int_equal(store[0].trim_len, 2 * PAGE);
+	dev_close();
+}
+
+/* what one device fails fails; what it held when it is gone is lost, the rest is not */
+static void stripe_loses_a_share(void **state)
+{
+	assert_int_equal(dev_open("stripe(store,store)"), 0);
+	fill(0, 64, 1);
+	assert_int_equal(out(0, 64), 0);
+	store[1].wait_err = -EIO;
+	assert_int_equal(home(0, 64), -EIO);
+	assert_int_equal(home(0, 16), 0);
+	assert_int_equal(store[0].waits, store[0].copies);
+	store[1].wait_err = -ENODEV;
+	assert_int_equal(home(0, 64), -EIO);
+	assert_int_equal(store[0].waits, store[0].copies);
+	store[1].wait_err = 0; /* for good */
+	memset(host, 0, 64 * PAGE);
+	assert_int_equal(home(16 * PAGE, 1), -EIO);
+	assert_int_equal(home(0, 16), 0);
+	assert_int_equal(home(32 * PAGE, 16), 0);
+	check(0, 16, 1);
+	check(32 * PAGE, 16, 1);
+	assert_int_equal(out(16 * PAGE, 1), -EIO);
+	store[0].copy_err = -ENOSPC;
+	assert_int_equal(out(0, 1), -ENOSPC);
+	store[0].copy_err = -ENODEV;
+	assert_int_equal(home(0, 1), -ENODEV);
+	assert_int_equal(home(0, 1), -ENODEV);
+	dev_close();
+}
+
+/* ---- mirror ---- */
+
+#define MIRROR "mirror(store,store:mem=2M,store)"
+
+static void mirror_keeps_the_same(void **state)
+{
+	unsigned int i;
+
+	assert_int_equal(dev_open(MIRROR), 0);
+	assert_int_equal(dev.desc.mem_bytes, BALUN_BLOCK_SIZE);
+	assert_int_equal(dev.desc.caps, BALUN_CAP_WRAPPER);
+	fill(0, 8, 1);
+	assert_int_equal(out(0, 8), 0);
+	for (i = 0; i < 3; i++)
+		assert_memory_equal(store[i].mem, host, 8 * PAGE);
+	memset(host, 0, 8 * PAGE);
+	assert_int_equal(home(0, 8), 0);
+	check(0, 8, 1);
+	assert_int_equal(store[0].copies, 2);
+	assert_int_equal(store[1].copies, 1);
+	dev.drv->trim(dev.priv, PAGE, PAGE);
+	assert_int_equal(store[2].trim_off, PAGE);
+	dev_close();
+}
+
+/* who failed a write that others did is never asked again */
+static void mirror_drops_who_fails(void **state)
+{
+	assert_int_equal(dev_open(MIRROR), 0);
+	store[0].copy_err = -EIO;
+	fill(0, 8, 1);
+	assert_int_equal(out(0, 8), 0);
+	store[0].copy_err = 0;
+	assert_int_equal(home(0, 8), 0);
+	check(0, 8, 1);
+	assert_int_equal(store[0].copies, 1);
+	store[2].wait_err = -ENODEV;
+	assert_int_equal(out(0, 8), 0);
+	store[2].wait_err = 0;
+	assert_int_equal(out(0, 8), 0);
+	assert_int_equal(store[0].copies + store[2].copies, 3);
+	/* the last one is never dropped for an error */
+	store[1].copy_err = -EIO;
+	assert_int_equal(out(0, 1), -EIO);
+	assert_int_equal(home(0, 1), -EIO);
+	store[1].copy_err = 0;
+	assert_int_equal(home(0, 8), 0);
+	check(0, 8, 1);
+	store[1].wait_err = -ENODEV;
+	assert_int_equal(home(0, 1), -ENODEV);
+	assert_int_equal(out(0, 1), -ENODEV);
+	dev_close();
+}
+
+/* a page that one does not give back comes from the next, and the first is asked again later */
+static void mirror_reads_from_the_next(void **state)
+{
+	assert_int_equal(dev_open(MIRROR), 0);
+	fill(0, 8, 1);
+	assert_int_equal(out(0, 8), 0);
+	memset(host, 0, 8 * PAGE);
+	store[0].copy_err = -EIO;
+	store[1].wait_err = -EIO;
+	assert_int_equal(home(0, 8), 0);
+	check(0, 8, 1);
+	assert_int_equal(store[2].waits, 2);
+	store[2].wait_err = -ENODEV; /* that is not the end of the mirror */
+	assert_int_equal(home(0, 8), -EIO);
+	store[0].copy_err = 0;
+	assert_int_equal(home(0, 8), 0);
+	dev_close();
+}
+
+/* full is no error of a device: none is dropped, and the pages stay at home */
+static void mirror_is_full(void **state)
+{
+	assert_int_equal(dev_open(MIRROR), 0);
+	fill(0, 8, 1);
+	assert_int_equal(out(0, 8), 0);
+	store[1].copy_err = -ENOSPC;
+	assert_int_equal(out(8 * PAGE, 8), -ENOSPC);
+	store[0].wait_err = -EIO; /* all that is not full fails */
+	store[2].wait_err = -EIO;
+	assert_int_equal(out(8 * PAGE, 8), -ENOSPC);
+	store[1].copy_err = store[0].wait_err = store[2].wait_err = 0;
+	assert_int_equal(out(16 * PAGE, 8), 0);
+	assert_int_equal(store[0].copies, 4);
+	assert_int_equal(store[1].copies, 4);
+	store[0].copy_err = store[1].copy_err = store[2].copy_err = -EIO;
+	assert_int_equal(out(8 * PAGE, 8), -EIO);
+	store[0].copy_err = store[1].copy_err = store[2].copy_err = 0;
+	assert_int_equal(home(0, 8), 0);
+	assert_int_equal(store[0].copies, 6);
+	dev_close();
+}
+
+static void sets_refuse(void **state)
+{
+	static const char *const bad[] = {
+		"stripe",
+		"stripe(store)",
+		"mirror(store)",
+		"mirror(store,own)",
+		"stripe(own,store)",
+		"stripe(store,store):unit=3K",
+		"stripe(store,store):unit=4M",
+		"stripe(store,store):unit=96K",
+		"mirror(store,store:mem=x)",
+	};
+	unsigned int i, k;
+
+	for (i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
+		assert_int_equal(dev_open(bad[i]), -EINVAL);
+		for (k = 0; k < stores; k++)
+			assert_int_equal(store[k].closes, 1);
+	}
+	assert_int_equal(dev_open(MIRROR), 0);
+	store[2].copy_err = -ENOMEM;
+	assert_int_equal(dev.drv->attach(dev.priv, NULL), -ENOMEM);
+	assert_int_equal(store[0].attached + store[1].attached, 0);
+	store[2].copy_err = 0;
+	assert_int_equal(dev.drv->attach(dev.priv, NULL), 0);
+	assert_int_equal(store[0].attached + store[1].attached + store[2].attached, 3);
+	dev.drv->gone(dev.priv, NULL);
+	assert_int_equal(store[0].attached + store[1].attached + store[2].attached, 0);
+	assert_int_equal(dev.drv->active(dev.priv, true), 0);
+	dev_close();
+}
+
 static int begin(void **state)
 {
 	host = balun_mem_alloc(2 * BYTES);
@@ -431,6 +625,13 @@ int main(void)
 		cmocka_unit_test(crypt_hides_the_device),
 		cmocka_unit_test(crypt_passes_errors),
 #endif
+		cmocka_unit_test(stripe_goes_round),
+		cmocka_unit_test(stripe_loses_a_share),
+		cmocka_unit_test(mirror_keeps_the_same),
+		cmocka_unit_test(mirror_drops_who_fails),
+		cmocka_unit_test(mirror_reads_from_the_next),
+		cmocka_unit_test(mirror_is_full),
+		cmocka_unit_test(sets_refuse),
 	};
 
 	return cmocka_run_group_tests(tests, begin, end);
