@@ -10,6 +10,9 @@
  * it is pinned or not read) it has to be split, and that cannot be done here: who faults has the
  * folio's lock and a reference, and only what nobody else refers to is split. So a worker does it,
  * and the page is touched again; until then a touch returns at once, for the worker needs the lock.
+ *
+ * A folio that is large still and mapped as small pages (a part of it was unmapped, or protected)
+ * is split here, before anything else is collected. See split_here().
  */
 #include <linux/sched.h>
 #include <linux/sched/mm.h>
@@ -63,9 +66,8 @@ static vm_fault_t fault_foreign(struct kdev *d, struct vm_fault *vmf)
 }
 
 /* collecting a part of it splits it, and leaves it where it is */
-static void split_at(struct kdev *d, struct mm_struct *mm, u64 va)
+static void split_at(struct kdev *d, struct vm_area_struct *vma, u64 va, struct page *fault_page)
 {
-	struct vm_area_struct *vma = vma_lookup(mm, va);
 	unsigned long src = 0, dst = 0;
 	struct migrate_vma m = {
 		.vma = vma,
@@ -75,9 +77,10 @@ static void split_at(struct kdev *d, struct mm_struct *mm, u64 va)
 		.dst = &dst,
 		.pgmap_owner = d->k,
 		.flags = MIGRATE_VMA_SELECT_DEVICE_PRIVATE,
+		.fault_page = fault_page,
 	};
 
-	if (vma && !migrate_vma_setup(&m))
+	if (!migrate_vma_setup(&m))
 		migrate_vma_finalize(&m);
 }
 
@@ -86,11 +89,14 @@ void ksplit(struct work_struct *w)
 {
 	struct kdev *d = container_of(w, struct kdev, split);
 	struct mm_struct *mm = d->split_mm;
+	struct vm_area_struct *vma;
 	unsigned long flags;
 
 	if (mmget_not_zero(mm)) {
 		mmap_read_lock(mm);
-		split_at(d, mm, d->split_va);
+		vma = vma_lookup(mm, d->split_va);
+		if (vma)
+			split_at(d, vma, d->split_va, NULL);
 		mmap_read_unlock(mm);
 		mmput(mm);
 	}
@@ -98,6 +104,20 @@ void ksplit(struct work_struct *w)
 	spin_lock_irqsave(&d->lock, flags);
 	d->splitting = false;
 	spin_unlock_irqrestore(&d->lock, flags);
+}
+
+/*
+ * The touched page is a part of a large folio that is mapped as small pages. migrate_vma_setup()
+ * splits such a folio in the middle of collecting, and goes on to take the locked folio of the
+ * fault for the one that it was before: it would collect the folio's first page without its lock,
+ * and unlock it in the end, which locks it for good (folio_unlock() flips the bit). So it is split
+ * by collecting the touched page alone: the first page is not there then, or is what is locked.
+ * false: it could not be split now.
+ */
+static bool split_here(struct kdev *d, struct vm_fault *vmf)
+{
+	split_at(d, vmf->vma, vmf->address & PAGE_MASK, vmf->page);
+	return !compat_fault_is_part(vmf);
 }
 
 static vm_fault_t fault_own(struct kengine *k, struct vm_fault *vmf)
@@ -128,7 +148,8 @@ vm_fault_t kmigrate_to_ram(struct vm_fault *vmf)
 
 	if (!kdevice_enter(d, compat_fault_page(vmf)))
 		return VM_FAULT_SIGBUS;
-	if (!compat_fault_is_huge(vmf) || !READ_ONCE(d->splitting))
+	if ((!compat_fault_is_part(vmf) || split_here(d, vmf)) &&
+	    (!compat_fault_is_huge(vmf) || !READ_ONCE(d->splitting)))
 		ret = vmf->vma->vm_mm == d->k->mm ? fault_own(d->k, vmf) : fault_foreign(d, vmf);
 	kdevice_leave(d); /* the caller has the page still, and the page keeps the struct */
 	return ret;

@@ -89,7 +89,12 @@ static inline bool compat_fault_is_huge(const struct vm_fault *vmf)
 {
 	return COMPAT_SELECT_COMPOUND && !vmf->pte;
 }
-/* ... and the page that is touched: vmf->page, of a huge one the first */
+/* ... or is it a part of one that is mapped by small pages? */
+static inline bool compat_fault_is_part(const struct vm_fault *vmf)
+{
+	return COMPAT_SELECT_COMPOUND && vmf->pte && folio_test_large(page_folio(vmf->page));
+}
+/* ... and the page that is touched, if it is huge: vmf->page, of a huge one the first */
 static inline struct page *compat_fault_page(const struct vm_fault *vmf)
 {
 	return vmf->page +
