@@ -167,18 +167,8 @@ int balun_device_info(struct balun_device *dev, struct balun_device_info *ret_in
 /* 0 if anything in the range is mapped, as the kernel's migrate: holes between are skipped */
 static int check_mapped(struct balun_space *sp, uint64_t va, uint64_t len)
 {
-	uint64_t end = va + len;
-	struct engine_run r;
-
-	while (va < end) {
-		if (sp->engine->describe(sp->e, va, end - va, DESCRIBE_WHERE, &r, 1) < 1)
-			break;
-		if (r.mapped)
-			return 0;
-		if (env_killed())
-			return -EINTR;
-		va = r.va + r.len;
-	}
+	if (core_next_mapped(sp, va, va + len) < va + len)
+		return 0;
 	env_reason("nothing is mapped in the range");
 	return -EFAULT;
 }
@@ -355,14 +345,21 @@ int balun_unpin(struct balun_space *space, const void *addr, size_t len)
 	return pin_call(space, addr, len, hint_unpin);
 }
 
+#define DISCARD_LOOK (512 * BALUN_BLOCK_SIZE)
+
 static int discard(struct balun_space *sp, uint64_t va, uint64_t end)
 {
 	uint64_t to;
 
 	for (; va < end; va = to) {
+		/* not for each block: the question has its price too */
+		if (va % DISCARD_LOOK == 0)
+			va = core_next_mapped(sp, va, end);
 		to = ENV_MIN(end, (va & ~(BALUN_BLOCK_SIZE - 1)) + BALUN_BLOCK_SIZE);
 		if (env_killed())
 			return -EINTR;
+		if (va == end)
+			break;
 		core_invalidate_begin(sp, va, to - va, BALUN_CAUSE_USER);
 		sp->engine->discard(sp->e, va, to - va);
 		core_invalidate_end(sp, va, to - va);
@@ -447,6 +444,18 @@ static void extent_pins(struct balun_space *sp, struct balun_extent *x)
 		x->flags |= BALUN_EXTENT_PINNED;
 }
 
+/* where nothing is mapped: all of it, or to the next pin, instead of what is in one block */
+static void extent_hole(struct balun_space *sp, struct balun_extent *x, uint64_t end)
+{
+	uint64_t to = x->addr + x->len;
+
+	if (x->flags & (BALUN_EXTENT_MAPPED | BALUN_EXTENT_PINNED) || to % BALUN_BLOCK_SIZE)
+		return;
+	end = ENV_MIN(end, hint_next_pin(sp->hints, to));
+	if (to < end)
+		x->len = core_next_mapped(sp, to, end) - x->addr;
+}
+
 static bool extent_joins(const struct balun_extent *a, const struct balun_extent *b)
 {
 	return a->where == b->where && a->device == b->device && a->flags == b->flags;
@@ -483,6 +492,7 @@ int balun_query(struct balun_space *space, const void *addr, size_t len,
 		space->engine->describe(space->e, va, end - va, DESCRIBE_ALL, &r, 1);
 		extent_of(space, &r, &x);
 		extent_pins(space, &x);
+		extent_hole(space, &x, end);
 		va = x.addr + x.len;
 		if (k && extent_joins(&ret_ext[k - 1], &x))
 			ret_ext[k - 1].len += x.len;

@@ -166,6 +166,8 @@ struct core_move {
 int core_device_spill(struct balun_device *dev, struct balun_device *to); /* 0, -EINVAL */
 void core_device_unspill(struct balun_space *sp, unsigned int id);
 int core_move_block(struct balun_space *sp, struct core_move *mv, struct balun_counts *counts);
+/* the first address in [@va, @end) on which something is mapped, or @end */
+uint64_t core_next_mapped(struct balun_space *sp, uint64_t va, uint64_t end);
 int core_migrate_range(struct balun_space *sp, uint64_t va, uint64_t len, unsigned int dst,
 		       bool from_home, enum balun_cause cause, struct balun_counts *counts);
 /* work area of one migration or fault: large, recycled, never on a stack */

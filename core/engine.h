@@ -159,6 +159,9 @@ struct engine_ops {
 	 */
 	int (*describe)(void *e, uint64_t va, uint64_t len, enum engine_detail detail,
 			struct engine_run *run, int n);
+	/* the first address from @va on at which something is mapped; UINT64_MAX: nothing is. For
+	 * who goes through much of an address space: a hint by the time it is used */
+	uint64_t (*next_mapped)(void *e, uint64_t va);
 	/*
 	 * The engine's part of the sequence/retry protocol, for page tables that change without a
 	 * core_invalidate_begin() and _end(): look_begin() waits until none of those changes is

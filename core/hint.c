@@ -373,6 +373,21 @@ bool hint_pinned(struct hint_table *t, uint64_t block_va, uint64_t *ret_bits)
 	return any;
 }
 
+uint64_t hint_next_pin(struct hint_table *t, uint64_t va)
+{
+	uint64_t next = UINT64_MAX;
+	size_t i;
+
+	if (env_likely(!env_load_relaxed(&t->pins.n)))
+		return next;
+	env_mutex_lock(&t->lock);
+	i = pin_find(t, va, 0);
+	if (i < t->pins.n)
+		next = pin_at(t, i)->va;
+	env_mutex_unlock(&t->lock);
+	return next;
+}
+
 uint64_t hint_bytes(struct hint_table *t)
 {
 	uint64_t n;

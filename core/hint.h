@@ -39,6 +39,8 @@ int hint_pin(struct hint_table *t, uint64_t va, uint64_t len);	 /* 0 or -ENOMEM 
 int hint_unpin(struct hint_table *t, uint64_t va, uint64_t len); /* 0 or -ENOENT */
 /* bits of the block's pages that are pinned; returns whether any */
 bool hint_pinned(struct hint_table *t, uint64_t block_va, uint64_t *ret_bits);
+/* where the first pin at or after @va begins, UINT64_MAX: there is none */
+uint64_t hint_next_pin(struct hint_table *t, uint64_t va);
 uint64_t hint_bytes(struct hint_table *t);
 
 #endif

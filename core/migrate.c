@@ -361,6 +361,25 @@ err_end:
 	return err;
 }
 
+uint64_t core_next_mapped(struct balun_space *sp, uint64_t va, uint64_t end)
+{
+	uint64_t next = sp->engine->next_mapped(sp->e, va) & ~(BALUN_PAGE_SIZE - 1);
+
+	return ENV_MIN(end, ENV_MAX(next, va));
+}
+
+/* After a block none of which could move: to where something is mapped, or pinned all the same.
+ * What is passed over counts as it would, had each block been looked at. */
+static uint64_t skip_unmapped(struct balun_space *sp, uint64_t va, uint64_t end,
+			      struct balun_counts *counts)
+{
+	uint64_t pin = hint_next_pin(sp->hints, va);
+	uint64_t next = core_next_mapped(sp, va, ENV_MIN(end, pin));
+
+	counts->unmovable += (next - va) >> BALUN_PAGE_SHIFT;
+	return next;
+}
+
 int core_migrate_range(struct balun_space *sp, uint64_t va, uint64_t len, unsigned int dst,
 		       bool from_home, enum balun_cause cause, struct balun_counts *counts)
 {
@@ -375,7 +394,7 @@ int core_migrate_range(struct balun_space *sp, uint64_t va, uint64_t len, unsign
 					.from_home = from_home,
 					.cause = cause,
 					.holes = dst && !from_home };
-		uint64_t busy = counts->busy;
+		uint64_t busy = counts->busy, unmovable = counts->unmovable;
 		int err;
 
 		env_bits_set_range(mv.want, (va - block) >> BALUN_PAGE_SHIFT,
@@ -388,6 +407,8 @@ int core_migrate_range(struct balun_space *sp, uint64_t va, uint64_t len, unsign
 			return err;
 		if (counts->busy > busy)
 			core_count(&sp->stats.busy, counts->busy - busy);
+		if (counts->unmovable - unmovable == (to - va) >> BALUN_PAGE_SHIFT)
+			to = skip_unmapped(sp, to, end, counts);
 		va = to;
 	}
 	return 0;

@@ -25,7 +25,7 @@ static void prefetch_main(void *arg)
 	env_mutex_lock(&p->lock);
 	for (;;) {
 		struct balun_counts c = { 0 };
-		uint64_t va, len;
+		uint64_t va, len, part;
 		unsigned int dst;
 
 		while (!p->stop && p->head == p->tail)
@@ -38,13 +38,13 @@ static void prefetch_main(void *arg)
 		dst = p->req[p->head % PREFETCH_QUEUE].dst;
 		p->head++;
 		env_mutex_unlock(&p->lock);
-		while (len && !env_load_relaxed(&p->stop)) {
-			uint64_t part = ENV_MIN(len, PREFETCH_STEP);
-
+		for (; len && !env_load_relaxed(&p->stop); va += part, len -= part) {
+			part = core_next_mapped(sp, va, va + len) - va;
+			if (part)
+				continue;
+			part = ENV_MIN(len, PREFETCH_STEP);
 			if (core_migrate_range(sp, va, part, dst, false, BALUN_CAUSE_PREFETCH, &c))
 				break;
-			va += part;
-			len -= part;
 		}
 		env_mutex_lock(&p->lock);
 		p->finished++;

@@ -118,6 +118,7 @@ const struct engine_ops engine_kernel = {
 	.enter = kenter,
 	.leave = kleave,
 	.describe = kdescribe,
+	.next_mapped = knext_mapped,
 	.look_begin = klook_begin,
 	.look_changed = klook_changed,
 	.collect = kcollect,

@@ -158,6 +158,7 @@ bool klook_changed(void *e, uint64_t va, uint64_t seq);
 void kregions_end(struct kengine *k);
 int kdescribe(void *e, uint64_t va, uint64_t len, enum engine_detail detail, struct engine_run *run,
 	      int n);
+uint64_t knext_mapped(void *e, uint64_t va);
 /* @pfns: what the page table has for [va, end); mmap_lock held. Not watched: all 0 */
 void ksnapshot(struct kengine *k, u64 va, u64 end, unsigned long *pfns);
 /* private memory of the program: what may move, if it is there */

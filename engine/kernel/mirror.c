@@ -271,3 +271,23 @@ int kdescribe(void *e, uint64_t va, uint64_t len, enum engine_detail detail, str
 	mempool_free(pfns, k->snapshots);
 	return n;
 }
+
+uint64_t knext_mapped(void *e, uint64_t va)
+{
+	struct kengine *k = e;
+	bool held = kfault_here(k);
+	struct vm_area_struct *vma;
+	uint64_t next;
+
+	if (!held && !mmget_not_zero(k->mm))
+		return UINT64_MAX; /* the process has ended */
+	if (!held)
+		mmap_read_lock(k->mm);
+	vma = find_vma(k->mm, va);
+	next = vma ? max_t(u64, va, vma->vm_start) : UINT64_MAX;
+	if (!held) {
+		mmap_read_unlock(k->mm);
+		mmput(k->mm);
+	}
+	return next;
+}

@@ -250,6 +250,29 @@ static int sim_describe(void *e, uint64_t va, uint64_t len, enum engine_detail d
 	return i;
 }
 
+static uint64_t sim_next_mapped(void *e, uint64_t va)
+{
+	uint64_t next = UINT64_MAX;
+	struct sim *s = e;
+	struct env_list *l;
+	unsigned int i, k;
+
+	env_mutex_lock(&s->lock);
+	for (i = 0; i < SIM_BUCKETS; i++) {
+		env_list_for_each (l, &s->block[i]) {
+			const struct sim_block *b = env_container_of(l, struct sim_block, hash);
+			uint64_t from = ENV_MAX(va, b->va);
+
+			for (k = sim_index(from); from < b->va + BALUN_BLOCK_SIZE && from < next;
+			     k++, from += BALUN_PAGE_SIZE)
+				if (b->flags[k] & SIM_MAPPED)
+					next = from;
+		}
+	}
+	env_mutex_unlock(&s->lock);
+	return next;
+}
+
 static bool sim_next_away(void *e, unsigned int dev, uint64_t va, struct engine_run *ret_run)
 {
 	struct sim *s = e;
@@ -491,6 +514,7 @@ const struct engine_ops engine_sim = {
 	.enter = sim_bracket,
 	.leave = sim_bracket,
 	.describe = sim_describe,
+	.next_mapped = sim_next_mapped,
 	.look_begin = softpt_look_begin,
 	.look_changed = softpt_look_changed,
 	.look_locked = true,

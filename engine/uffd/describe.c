@@ -135,3 +135,11 @@ int uffd_describe(void *e, uint64_t va, uint64_t len, enum engine_detail detail,
 	}
 	return k;
 }
+
+uint64_t uffd_next_mapped(void *e, uint64_t va)
+{
+	struct vma v;
+
+	(void)e;
+	return maps_query(va, &v) ? UINT64_MAX : ENV_MAX(va, v.start);
+}

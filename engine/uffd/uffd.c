@@ -417,6 +417,7 @@ const struct engine_ops engine_uffd = {
 	.enter = uffd_enter,
 	.leave = uffd_leave,
 	.describe = uffd_describe,
+	.next_mapped = uffd_next_mapped,
 	.look_begin = softpt_look_begin,
 	.look_changed = softpt_look_changed,
 	.look_locked = true,

@@ -241,6 +241,7 @@ bool uffd_is_held(const struct uffd *u, uint32_t place);
 /* calibrate.c */
 void uffd_calibrate(struct uffd *u);
 /* describe.c */
+uint64_t uffd_next_mapped(void *e, uint64_t va);
 int uffd_describe(void *e, uint64_t va, uint64_t len, enum engine_detail detail,
 		  struct engine_run *run, int n);
 

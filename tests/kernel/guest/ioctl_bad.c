@@ -391,49 +391,80 @@ static void commands(int fd)
 	WANT(command(fd, handle, "dmirror", arg, sizeof(arg), memory, PAGE), -ENODEV);
 }
 
-/* a call on all of the address space takes long, and is left when its process is killed */
-static void long_calls(void)
+/* ---- much memory ---- */
+
+static const unsigned long on_ranges[] = { BALUN_IOC_MIGRATE, BALUN_IOC_QUERY, BALUN_IOC_ADVISE,
+					   BALUN_IOC_SYNC };
+
+/* one of those calls in a space of its own; of sync what it waits for is the prefetch of the range.
+ * A byte into @started when it is to begin */
+static int range_call(unsigned long nr, __u64 addr, __u64 len, int started)
 {
-	static const unsigned long nr[] = { BALUN_IOC_MIGRATE, BALUN_IOC_QUERY, BALUN_IOC_ADVISE,
-					    BALUN_IOC_SYNC };
-	struct balun_extent *ext = (void *)memory;
-	int started[2], status, fd;
-	unsigned int i;
+	struct balun_uapi_migrate m = { .addr = addr, .len = len };
+	struct balun_extent ext;
+	struct balun_uapi_list l = { .addr = addr, .len = len, .extents = (uintptr_t)&ext, .n = 1 };
+	int fd = new_space();
+	__u64 handle;
+
+	if (nr == BALUN_IOC_SYNC) {
+		WANT(open_device(fd, "ram:mem=2M", &handle), 0);
+		WANT(range(fd, BALUN_IOC_PREFETCH, (void *)(uintptr_t)addr, len, handle, 0), 0);
+	}
+	if (started >= 0 && write(started, "", 1) != 1)
+		return 1;
+	if (nr == BALUN_IOC_MIGRATE)
+		return call(fd, nr, &m, sizeof(m));
+	if (nr == BALUN_IOC_SYNC)
+		return head(fd, nr);
+	if (nr == BALUN_IOC_ADVISE)
+		return range(fd, nr, (void *)(uintptr_t)addr, len, 0, BALUN_ADVISE_DISCARD);
+	return call(fd, nr, &l, sizeof(l));
+}
+
+/* a call on all of the address space does not look at each block of it */
+static void everywhere(void)
+{
+	int status;
+	size_t i;
 	pid_t pid;
 
-	for (i = 0; i < sizeof(nr) / sizeof(nr[0]); i++) {
+	for (i = 0; i < sizeof(on_ranges) / sizeof(on_ranges[0]); i++) {
+		pid = fork();
+		if (!pid) {
+			failed = 0;
+			WANT(range_call(on_ranges[i], 0, 1ULL << 47, -1), 0);
+			_exit(failed);
+		}
+		waitpid(pid, &status, 0);
+		WANT(status, 0);
+	}
+}
+
+/* a call on much memory takes long, and is left when its process is killed */
+static void long_calls(void)
+{
+	const size_t len = 1UL << 45;
+	int started[2], status;
+	size_t i;
+	pid_t pid;
+
+	for (i = 0; i < sizeof(on_ranges) / sizeof(on_ranges[0]); i++) {
 		if (pipe(started))
 			return;
 		pid = fork();
 		if (!pid) {
-			struct balun_uapi_migrate m = { .len = 1ULL << 47 };
-			struct balun_uapi_list l = { .len = 1ULL << 47, .n = 1 };
-			__u64 handle;
-			int err = 0;
+			void *p = mmap(NULL, len, PROT_READ | PROT_WRITE,
+				       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 
-			fd = new_space();
-			l.extents = (uintptr_t)ext;
-			if (nr[i] == BALUN_IOC_SYNC) {
-				WANT(open_device(fd, "ram:mem=2M", &handle), 0);
-				WANT(range(fd, BALUN_IOC_PREFETCH, NULL, 1ULL << 47, handle, 0), 0);
-			}
-			if (write(started[1], "", 1) != 1)
+			if (p == MAP_FAILED)
 				_exit(1);
-			if (nr[i] == BALUN_IOC_MIGRATE)
-				err = call(fd, nr[i], &m, sizeof(m));
-			else if (nr[i] == BALUN_IOC_SYNC)
-				err = head(fd, nr[i]);
-			else if (nr[i] == BALUN_IOC_ADVISE)
-				err = range(fd, nr[i], NULL, 1ULL << 47, 0, BALUN_ADVISE_DISCARD);
-			else
-				err = call(fd, nr[i], &l, sizeof(l));
-			_exit(!!err);
+			_exit(!!range_call(on_ranges[i], (uintptr_t)p, len, started[1]));
 		}
 		close(started[1]);
 		WANT((int)read(started[0], why, 1), 1);
 		close(started[0]);
 		kill(pid, SIGKILL);
-		WANT(waitpid(pid, &status, 0) == pid, 1);
+		WANT(waitpid(pid, &status, 0) == pid && WIFSIGNALED(status), 1);
 	}
 	why[0] = 0;
 }
@@ -459,6 +490,7 @@ int bad_calls(void)
 	lists(fd);
 	commands(fd);
 	close(fd);
+	everywhere();
 	long_calls();
 	munmap(memory, 64 * PAGE);
 	return failed;

@@ -93,7 +93,7 @@ static __u64 any_address(uint64_t *r)
 
 static __u64 any_length(uint64_t *r)
 {
-	/* all of an address space takes minutes under emulation: ioctl_bad.c has it */
+	/* all of an address space would be the program's own stacks too: ioctl_bad.c has it */
 	static const __u64 odd[] = { 0, 1, 4095, 4096, 1ULL << 21, 1ULL << 28, 1ULL << 63, ~0ULL };
 
 	return below(r, 8) ? below(r, 1UL << below(r, 24)) : odd[below(r, COUNT(odd))];
