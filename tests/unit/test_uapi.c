@@ -37,9 +37,10 @@ static void structs_are_as_they_were(void **state)
 	SIZE(list, 56);
 	AT(list, more, 48);
 	SIZE(stats, 32);
-	SIZE(command, 16 + 32 + 8 + 32);
+	SIZE(command, 16 + 32 + 16 + 32);
 	AT(command, arg_len, 48);
-	AT(command, driver, 56);
+	AT(command, data_use, 56);
+	AT(command, driver, 64);
 	/* of balun.h, inside or pointed to */
 	assert_int_equal(sizeof(struct balun_counts), 64);
 	assert_int_equal(sizeof(struct balun_extent), 32);
