@@ -248,6 +248,26 @@ static void huge(struct kit *k)
 	kit_verify(k, va, len, 9);
 }
 
+/* huge pages that are mapped by parts since they have left: one part after the other comes home */
+static void huge_parts(struct kit *k)
+{
+	uint64_t len = 2 * BALUN_BLOCK_SIZE, va = kit_map(k, len, KIT_RW), i;
+
+	if (madvise((void *)va, len, MADV_HUGEPAGE))
+		kit_skip("this kernel has no transparent huge pages");
+	for (i = 0; i < 3; i++) {
+		kit_fill(k, va, len, i);
+		kit_move(k, va, len, k->dev);
+		CHECK_OK(k->mem->protect(k, va + 300 * PAGE, 100 * PAGE, KIT_READ));
+		CHECK_OK(k->mem->protect(k, va + 300 * PAGE, 100 * PAGE, KIT_RW));
+		kit_verify_part(k, va, PAGE, PAGE, i);
+		kit_verify_part(k, va, len - PAGE, PAGE, i);
+		kit_move(k, va, len, k->dev);
+		dev_verify(k->dev, va, len, i);
+		kit_verify(k, va, len, i);
+	}
+}
+
 /* code and constants of the program are read in place */
 static void program_text(struct kit *k)
 {
@@ -405,6 +425,7 @@ const struct kit_case cases_memory[] = {
 	{ "memory-file-truncated", file_truncated, NULL, KIT_PROCESS },
 	{ "memory-hugetlb", hugetlb, NULL, KIT_PROCESS },
 	{ "memory-huge-pages", huge, NULL, KIT_PROCESS },
+	{ "memory-huge-parts", huge_parts, NULL, KIT_PROCESS },
 	{ "memory-program-text", program_text, NULL, KIT_PROCESS },
 	{ "memory-program-data", program_data, NULL, KIT_PROCESS },
 	{ "memory-parts-locked", parts_locked, NULL, KIT_PROCESS },
