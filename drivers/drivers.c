@@ -6,14 +6,17 @@
 #include "balun/driver.h"
 
 extern const struct balun_driver balun_ram_driver, balun_soft_driver, balun_dmirror_driver,
-	balun_crypt_driver, balun_stripe_driver, balun_mirror_driver, balun_trace_driver,
-	balun_inject_driver;
+	balun_crypt_driver, balun_nbd_driver, balun_stripe_driver, balun_mirror_driver,
+	balun_trace_driver, balun_inject_driver;
 
 extern const struct balun_driver *const driver_list[];
 const struct balun_driver *const driver_list[] = {
 	&balun_ram_driver,
 	&balun_soft_driver,
 	&balun_dmirror_driver,
+#ifdef BALUN_HAVE_NBD
+	&balun_nbd_driver,
+#endif
 #ifdef BALUN_HAVE_CRYPT
 	&balun_crypt_driver,
 #endif
@@ -29,6 +32,9 @@ extern const char *const driver_absent_list[][2];
 const char *const driver_absent_list[][2] = {
 #ifndef BALUN_HAVE_CRYPT
 	{ "crypt", "libsodium-dev" },
+#endif
+#ifndef BALUN_HAVE_NBD
+	{ "nbd", "libnbd-dev" },
 #endif
 	{ NULL, NULL },
 };

@@ -25,12 +25,14 @@ if [ "$goal" != module ]; then
 	need_file /usr/include/linux/userfaultfd.h linux-libc-dev
 	# drivers that are left out without them
 	need_file /usr/include/sodium.h libsodium-dev
+	need_file /usr/include/libnbd.h libnbd-dev
 fi
 if [ "$goal" != build ] && [ "$goal" != model ] && [ "$goal" != module ]; then
 	need_file /usr/include/cmocka.h libcmocka-dev
 	need_cmd g++ g++
 	need_cmd clang-format clang-format
 	need_cmd mandoc mandoc
+	need_cmd nbdkit nbdkit
 	need_cmd nm binutils
 	need_cmd python3 python3
 fi

@@ -179,6 +179,14 @@ conform() { # engine, specs...
 	done
 }
 
+nbd() { # engine, arguments of balun conform
+	if [ "$1" = uffd ] && ! uffd_works; then
+		skip_suite "conform/uffd/nbd" "$refusal"
+		return
+	fi
+	suite "conform/$1/nbd" $((300 * slow)) tests/nbd.sh "$@"
+}
+
 fallback() {
 	local spec
 	if ! uffd_works; then
@@ -196,6 +204,7 @@ functional() { # what every kind of build runs
 	conform uffd "${specs[@]}"
 	conform sim "${specs[@]}"
 	conform uffd "${stores[@]}"
+	nbd uffd --case 'copy*'
 	fallback
 	matrix
 	barrier
@@ -243,6 +252,8 @@ suite sim/20000 200 "$BUILD/tests/sim/sim_stress" --seed 1 --count 20000
 if [ $all -eq 1 ]; then
 	conform uffd "${stores_all[@]}"
 	conform sim "${stores_all[@]}"
+	nbd uffd
+	nbd sim
 	suite module 600 scripts/module.sh
 	suite dkms 600 tests/dkms.sh
 	suite hmm-selftest 1800 tests/hmm-selftest/run.sh

@@ -11,6 +11,7 @@ libc=$(gcc -print-file-name=libc.so.6)
 nm -D --defined-only "$libc" | awk '{ sub(/@.*/, "", $3); print $3 }' | sort -u >"$tmp/libc"
 
 declare -A library=(
+	[nbd]='@' # none: its helper's
 	[crypt]='sodium_|crypto_aead_|randombytes_buf$'
 )
 
@@ -28,7 +29,7 @@ for name in ram soft dmirror stripe mirror trace inject "${!library[@]}"; do
 	# a driver of several files may call itself
 	nm --defined-only "${own[@]}" | awk 'NF == 3 { print $3 }' | sort -u >"$tmp/own"
 	out=$(nm -u "${own[@]}" | awk 'NF == 2 { print $2 }' | sort -u |
-		grep -vE '^(balun_|env_|_GLOBAL_OFFSET_TABLE_$|__(asan|ubsan|tsan|sanitizer|gcov|stack_chk))' |
+		grep -vE '^(balun_|env_|_GLOBAL_OFFSET_TABLE_$|__popcountdi2$|__(asan|ubsan|tsan|sanitizer|gcov|stack_chk))' |
 		grep -vE "^(${library[$name]:-@})" | grep -vxFf "$tmp/libc" | grep -vxFf "$tmp/own")
 	[ -z "$out" ]
 	report $? "driver $name also refers to: $(echo $out)"

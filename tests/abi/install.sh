@@ -17,6 +17,7 @@ version=$(cat VERSION)
 	echo bin/balun
 	printf 'include/balun/%s\n' balun.h dmirror.h driver.h policy.h sim.h soft.h uapi.h
 	printf 'lib/%s\n' balun/libbalun-run.so libbalun.so libbalun.so.0 "libbalun.so.$version" pkgconfig/balun.pc
+	[ -e "$BUILD/balun-nbd" ] && echo libexec/balun/balun-nbd
 	for page in docs/man/*.[1-8]; do echo "share/man/man${page##*.}/${page##*/}"; done
 } | sort >"$dest/expected"
 (cd "$prefix" && find . ! -type d -printf '%P\n' | sort) >"$dest/found"
@@ -42,6 +43,12 @@ for compiler in 'gcc -std=c11' 'g++ -x c++ -std=c++17'; do
 	[ "$(LD_LIBRARY_PATH=$prefix/lib "$dest/user" 2>&1)" = "$version" ]
 	report $? "$compiler: the program does not print $version"
 done
+if [ -e "$BUILD/balun-nbd" ]; then
+	# the helper is found, and says why not
+	out=$("$prefix/bin/balun" devices "nbd:uri=nbd+unix:///?socket=$dest/none" 2>&1)
+	[[ $out == *'cannot connect'* ]]
+	report $? "the installed driver nbd: $out"
+fi
 out=$("$prefix/bin/balun" --version 2>&1)
 report $? "installed balun --version: $out"
 summary

@@ -56,6 +56,9 @@ report $? "core knows a driver's name: $out"
 # may include, and the kernel does not compile them; edu is the kernel's alone.
 declare -A headers=(
 	[crypt]='sodium|sys/mman'
+	[nbd_start]='dlfcn|fcntl|sched|signal|stdlib|sys/(mman|wait)'
+	[nbd_shared]='limits|linux/futex|pthread|std(bool|int)|sys/syscall|time|unistd'
+	[nbd_helper]='errno|libnbd|pthread|std(io|lib)|string|sys/mman'
 	[edu]='linux/[a-z-]+'
 )
 out=$(grep -rnoE --include='*.[ch]' '^#[ 	]*include[ 	]*<[^>]*' drivers | while IFS=: read -r f _ inc; do
