@@ -126,7 +126,8 @@ void ksnapshot(struct kengine *k, u64 va, u64 end, unsigned long *pfns)
 	};
 	int err;
 
-	mmap_assert_locked(k->mm);
+	/* not mmap_assert_locked(): with CONFIG_DEBUG_VM that of 6.1 calls what is not exported */
+	lockdep_assert_held(&k->mm->mmap_lock);
 	do {
 		memset(pfns, 0, (end - va) >> PAGE_SHIFT << 3);
 		if (!r)
