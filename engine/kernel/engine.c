@@ -86,6 +86,7 @@ static bool kwait_idle(void *e, uint64_t va, uint64_t timeout_ns)
 /* the kernel tells before it changes: nothing is on its way; but what has come free is told late */
 static void kfence(void *e)
 {
+	ksplit_cut(e);
 	kdevices_tell(e);
 }
 

@@ -66,7 +66,7 @@ static vm_fault_t fault_foreign(struct kdev *d, struct vm_fault *vmf)
 }
 
 /* collecting a part of it splits it, and leaves it where it is */
-static void split_at(struct kdev *d, struct vm_area_struct *vma, u64 va, struct page *fault_page)
+static void split_at(struct kengine *k, struct vm_area_struct *vma, u64 va, struct page *fault_page)
 {
 	unsigned long src = 0, dst = 0;
 	struct migrate_vma m = {
@@ -75,7 +75,7 @@ static void split_at(struct kdev *d, struct vm_area_struct *vma, u64 va, struct 
 		.end = va + PAGE_SIZE,
 		.src = &src,
 		.dst = &dst,
-		.pgmap_owner = d->k,
+		.pgmap_owner = k,
 		.flags = MIGRATE_VMA_SELECT_DEVICE_PRIVATE,
 		.fault_page = fault_page,
 	};
@@ -96,7 +96,7 @@ void ksplit(struct work_struct *w)
 		mmap_read_lock(mm);
 		vma = vma_lookup(mm, d->split_va);
 		if (vma)
-			split_at(d, vma, d->split_va, NULL);
+			split_at(d->k, vma, d->split_va, NULL);
 		mmap_read_unlock(mm);
 		mmput(mm);
 	}
@@ -116,7 +116,7 @@ void ksplit(struct work_struct *w)
  */
 static bool split_here(struct kdev *d, struct vm_fault *vmf)
 {
-	split_at(d, vmf->vma, vmf->address & PAGE_MASK, vmf->page);
+	split_at(d->k, vmf->vma, vmf->address & PAGE_MASK, vmf->page);
 	return !compat_fault_is_part(vmf);
 }
 
@@ -153,4 +153,70 @@ vm_fault_t kmigrate_to_ram(struct vm_fault *vmf)
 		ret = vmf->vma->vm_mm == d->k->mm ? fault_own(d->k, vmf) : fault_foreign(d, vmf);
 	kdevice_leave(d); /* the caller has the page still, and the page keeps the struct */
 	return ret;
+}
+
+/* ---- parts that are unmapped ---- */
+
+/* the next huge page, from place *no on, of which the program has unmapped a part: where it was put
+ */
+static bool next_cut(struct kdev *d, unsigned long *no, u64 *ret_va)
+{
+	const u64 not = KPAGE_LOST | KPAGE_NEW | KPAGE_COHERENT;
+	bool found = false;
+
+	spin_lock_irq(&d->lock);
+	for (; !found && *no + BLOCK_PAGES <= d->npages; *no += BLOCK_PAGES) {
+		if (!test_bit(*no, d->used) || test_bit(*no, d->freed) || d->at[*no] & not )
+			continue;
+		found = compat_page_is_cut(kplace_page(d, *no));
+		*ret_va = d->at[*no] & KPAGE_ADDR;
+	}
+	spin_unlock_irq(&d->lock);
+	return found;
+}
+
+static void split_block(struct kengine *k, u64 va)
+{
+	unsigned long *pfns;
+	unsigned int i;
+
+	kregion_get(k, va);
+	mmap_read_lock(k->mm);
+	pfns = mempool_alloc(k->snapshots, GFP_KERNEL); /* with the lock: kcollect() */
+	ksnapshot(k, va, va + BALUN_BLOCK_SIZE, pfns);
+	for (i = 0; i < BLOCK_PAGES; i++)
+		if (kpfn_device(k, pfns[i]) && compat_page_is_part(hmm_pfn_to_page(pfns[i]))) {
+			split_at(k, vma_lookup(k->mm, va + i * PAGE_SIZE), va + i * PAGE_SIZE,
+				 NULL);
+			break;
+		}
+	mmap_read_unlock(k->mm);
+	mempool_free(pfns, k->snapshots);
+}
+
+/*
+ * What a program unmaps of a huge page comes free when the rest is split, and with device memory
+ * the kernel leaves that to others. Who needs room evicts the rest anyway; who wants to know what
+ * is used has it split.
+ */
+void ksplit_cut(struct kengine *k)
+{
+	unsigned long no;
+	unsigned int i;
+	bool found;
+	u64 va;
+
+	if (!mmget_not_zero(k->mm))
+		return;
+	for (i = 1; i < MAX_DEVICES; i++)
+		for (no = 0;;) {
+			/* not together with mmap_lock, under which a CPU's fault takes it */
+			down_read(&k->devices);
+			found = k->dev[i] && next_cut(k->dev[i], &no, &va);
+			up_read(&k->devices);
+			if (!found)
+				break;
+			split_block(k, va & ~(BALUN_BLOCK_SIZE - 1));
+		}
+	mmput(k->mm);
 }

@@ -232,6 +232,7 @@ void kdiscard(void *e, uint64_t va, uint64_t len);
 struct kfault *kfault_here(struct kengine *k); /* NULL: this task serves none */
 vm_fault_t kmigrate_to_ram(struct vm_fault *vmf);
 void ksplit(struct work_struct *w); /* of kdev.split */
+void ksplit_cut(struct kengine *k); /* huge pages of which parts are unmapped; no lock held */
 
 /* strays.c */
 uint64_t kevict_strays(void *e, unsigned int dev, uint64_t n);

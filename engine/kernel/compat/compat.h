@@ -90,9 +90,26 @@ static inline bool compat_fault_is_huge(const struct vm_fault *vmf)
 	return COMPAT_SELECT_COMPOUND && !vmf->pte;
 }
 /* ... or is it a part of one that is mapped by small pages? */
+static inline bool compat_page_is_part(struct page *page)
+{
+	return COMPAT_SELECT_COMPOUND && folio_test_large(page_folio(page));
+}
 static inline bool compat_fault_is_part(const struct vm_fault *vmf)
 {
-	return COMPAT_SELECT_COMPOUND && vmf->pte && folio_test_large(page_folio(vmf->page));
+	return vmf->pte && compat_page_is_part(vmf->page);
+}
+/* of the first page of such a folio: are parts of it mapped, and others not? */
+static inline bool compat_page_is_cut(struct page *page)
+{
+#ifdef BALUN_HAVE_SELECT_COMPOUND
+	struct folio *folio = page_folio(page);
+	int n = folio_mapcount(folio);
+
+	return folio_test_large(folio) && !folio_entire_mapcount(folio) && n &&
+	       n < folio_nr_pages(folio);
+#else
+	return false;
+#endif
 }
 /* ... and the page that is touched, if it is huge: vmf->page, of a huge one the first */
 static inline struct page *compat_fault_page(const struct vm_fault *vmf)
