@@ -6,14 +6,17 @@
 #include "balun/driver.h"
 
 extern const struct balun_driver balun_ram_driver, balun_soft_driver, balun_dmirror_driver,
-	balun_crypt_driver, balun_nbd_driver, balun_stripe_driver, balun_mirror_driver,
-	balun_trace_driver, balun_inject_driver;
+	balun_lz4_driver, balun_crypt_driver, balun_nbd_driver, balun_stripe_driver,
+	balun_mirror_driver, balun_trace_driver, balun_inject_driver;
 
 extern const struct balun_driver *const driver_list[];
 const struct balun_driver *const driver_list[] = {
 	&balun_ram_driver,
 	&balun_soft_driver,
 	&balun_dmirror_driver,
+#ifdef BALUN_HAVE_LZ4
+	&balun_lz4_driver,
+#endif
 #ifdef BALUN_HAVE_NBD
 	&balun_nbd_driver,
 #endif
@@ -30,6 +33,9 @@ const struct balun_driver *const driver_list[] = {
 /* the package without which each was left out */
 extern const char *const driver_absent_list[][2];
 const char *const driver_absent_list[][2] = {
+#ifndef BALUN_HAVE_LZ4
+	{ "lz4", "liblz4-dev" },
+#endif
 #ifndef BALUN_HAVE_CRYPT
 	{ "crypt", "libsodium-dev" },
 #endif

@@ -1,7 +1,8 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0-only OR MIT
 # The object of a driver refers to balun_*, env_* and libc, nothing else; a driver that is only for
-# user space also to the library that it is made for.
+# user space also to the library that it is made for. And to nothing that allocates: libc's heap may
+# be away.
 cd "$(dirname "$0")/../.." || exit 1
 . tests/lib/lib.sh
 
@@ -13,6 +14,7 @@ nm -D --defined-only "$libc" | awk '{ sub(/@.*/, "", $3); print $3 }' | sort -u 
 declare -A library=(
 	[nbd]='@' # none: its helper's
 	[crypt]='sodium_|crypto_aead_|randombytes_buf$'
+	[lz4]='LZ4_'
 )
 
 for name in ram soft dmirror stripe mirror trace inject "${!library[@]}"; do
@@ -33,5 +35,9 @@ for name in ram soft dmirror stripe mirror trace inject "${!library[@]}"; do
 		grep -vE "^(${library[$name]:-@})" | grep -vxFf "$tmp/libc" | grep -vxFf "$tmp/own")
 	[ -z "$out" ]
 	report $? "driver $name also refers to: $(echo $out)"
+	out=$(nm -u "${own[@]}" | awk 'NF == 2 { print $2 }' | sort -u |
+		grep -xE '[mc]alloc|realloc(array)?|memalign|aligned_alloc|posix_memalign|free|strn?dup|v?asprintf|v?f?printf|f?puts|fopen|opendir|getaddrinfo|qsort')
+	[ -z "$out" ]
+	report $? "driver $name uses libc's heap: $(echo $out)"
 done
 summary

@@ -59,6 +59,7 @@ declare -A headers=(
 	[nbd_start]='dlfcn|fcntl|sched|signal|stdlib|sys/(mman|wait)'
 	[nbd_shared]='limits|linux/futex|pthread|std(bool|int)|sys/syscall|time|unistd'
 	[nbd_helper]='errno|libnbd|pthread|std(io|lib)|string|sys/mman'
+	[lz4]='lz4|sys/(mman|syscall)|unistd'
 	[edu]='linux/[a-z-]+'
 )
 out=$(grep -rnoE --include='*.[ch]' '^#[ 	]*include[ 	]*<[^>]*' drivers | while IFS=: read -r f _ inc; do
