@@ -20,6 +20,7 @@ static const struct bench *const list[] = {
 	&bench_device_stream,  &bench_peer_copy,       &bench_metadata,
 	&bench_scale,	       &bench_idle_cost,       &bench_kernel_there_4k,
 	&bench_kernel_home_4k, &bench_kernel_there_2m, &bench_kernel_home_2m,
+	&bench_lz4_store,      &bench_lz4_load,
 };
 #define NR_BENCHES (sizeof(list) / sizeof(list[0]))
 

@@ -56,7 +56,8 @@ int bench_main(int argc, char **argv);
 extern const struct bench bench_migrate_2m_ram, bench_migrate_4k_ram, bench_migrate_2m_soft,
 	bench_home_2m_soft, bench_fault_back_4k, bench_touch_seq_soft, bench_device_stream,
 	bench_peer_copy, bench_metadata, bench_scale, bench_idle_cost, bench_kernel_there_4k,
-	bench_kernel_home_4k, bench_kernel_there_2m, bench_kernel_home_2m;
+	bench_kernel_home_4k, bench_kernel_there_2m, bench_kernel_home_2m, bench_lz4_store,
+	bench_lz4_load;
 
 /* ---- mem.c ---- */
 
