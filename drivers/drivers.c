@@ -6,8 +6,8 @@
 #include "balun/driver.h"
 
 extern const struct balun_driver balun_ram_driver, balun_soft_driver, balun_dmirror_driver,
-	balun_lz4_driver, balun_crypt_driver, balun_nbd_driver, balun_stripe_driver,
-	balun_mirror_driver, balun_trace_driver, balun_inject_driver;
+	balun_lz4_driver, balun_file_driver, balun_crypt_driver, balun_nbd_driver,
+	balun_stripe_driver, balun_mirror_driver, balun_trace_driver, balun_inject_driver;
 
 extern const struct balun_driver *const driver_list[];
 const struct balun_driver *const driver_list[] = {
@@ -16,6 +16,9 @@ const struct balun_driver *const driver_list[] = {
 	&balun_dmirror_driver,
 #ifdef BALUN_HAVE_LZ4
 	&balun_lz4_driver,
+#endif
+#ifdef BALUN_HAVE_FILE
+	&balun_file_driver,
 #endif
 #ifdef BALUN_HAVE_NBD
 	&balun_nbd_driver,
@@ -35,6 +38,9 @@ extern const char *const driver_absent_list[][2];
 const char *const driver_absent_list[][2] = {
 #ifndef BALUN_HAVE_LZ4
 	{ "lz4", "liblz4-dev" },
+#endif
+#ifndef BALUN_HAVE_FILE
+	{ "file", "liburing-dev libxxhash-dev" },
 #endif
 #ifndef BALUN_HAVE_CRYPT
 	{ "crypt", "libsodium-dev" },

@@ -32,6 +32,8 @@ if [ "$goal" != module ]; then
 	want_file /usr/include/sodium.h libsodium-dev
 	want_file /usr/include/libnbd.h libnbd-dev
 	want_file /usr/include/lz4.h liblz4-dev
+	want_file /usr/include/liburing.h liburing-dev
+	want_file /usr/include/xxhash.h libxxhash-dev
 fi
 if [ "$goal" != build ] && [ "$goal" != model ] && [ "$goal" != module ]; then
 	need_file /usr/include/cmocka.h libcmocka-dev

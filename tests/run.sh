@@ -238,8 +238,9 @@ variant() { # name, meson arguments...: another build directory, quietly
 specs=(ram soft 'dmirror:coherent=1' 'trace(soft)' 'inject(soft)')
 # stores: wrappers all in one, and one by one
 failing='mirror(inject(ram):op=copy_wait,nth=7,lost=1,ram)'
-stores=("stripe(crypt(ram),$failing)" lz4)
-stores_all=('trace(lz4):quiet=1' 'inject(lz4)' 'crypt(ram)' 'stripe(ram,ram,ram)' "$failing")
+stores=("stripe(crypt(ram),$failing)" lz4 'file:size=64M,direct=0')
+stores_all=('trace(lz4):quiet=1' 'inject(lz4)' 'trace(file:size=64M):quiet=1'
+	'inject(file:size=64M,direct=0)' 'crypt(ram)' 'stripe(ram,ram,ram)' "$failing")
 export BUILD slow=1
 
 abi

@@ -14,6 +14,7 @@ nm -D --defined-only "$libc" | awk '{ sub(/@.*/, "", $3); print $3 }' | sort -u 
 declare -A library=(
 	[nbd]='@' # none: its helper's
 	[crypt]='sodium_|crypto_aead_|randombytes_buf$'
+	[file]='(__)?io_uring_'
 	[lz4]='LZ4_'
 )
 

@@ -59,6 +59,8 @@ declare -A headers=(
 	[nbd_start]='dlfcn|fcntl|sched|signal|stdlib|sys/(mman|wait)'
 	[nbd_shared]='limits|linux/futex|pthread|std(bool|int)|sys/syscall|time|unistd'
 	[nbd_helper]='errno|libnbd|pthread|std(io|lib)|string|sys/mman'
+	[file]='fcntl|liburing|stdlib|unistd|linux/(falloc|fs)|sys/(ioctl|resource|stat|syscall|types)'
+	[file_io]='unistd|xxhash|sys/(stat|syscall)'
 	[lz4]='lz4|sys/(mman|syscall)|unistd'
 	[edu]='linux/[a-z-]+'
 )
@@ -69,7 +71,7 @@ done)
 [ -z "$out" ]
 report $? "drivers include system headers: $out"
 for name in "${!headers[@]}"; do
-	[ "$name" = edu ] || ! grep -qw "$name" Kbuild
+	[ "$name" = edu ] || ! grep -E '^drivers :=|drivers/' Kbuild | grep -qw "$name"
 	report $? "Kbuild compiles drivers/$name.c, which is user space's"
 done
 

@@ -5,106 +5,11 @@
 #include <stdlib.h>
 #include <cmocka.h>
 
-#include "core/spec.h"
 /* the pool is looked at, and spoiled */
 #include "drivers/lz4.c"
+#include "store.h"
 
-#define NPAGES 512UL
-
-struct dev {
-	struct balun_options *opt;
-	struct balun_desc desc;
-	void *priv;
-	char *sys; /* NPAGES of system memory */
-};
-
-static int dev_open(struct dev *d, const char *spec)
-{
-	int err;
-
-	memset(d, 0, sizeof(*d));
-	assert_int_equal(spec_parse(spec, &d->opt), 0);
-	err = balun_lz4_driver.open(NULL, d->opt, &d->desc, &d->priv);
-	if (err) {
-		spec_free(d->opt);
-		return err;
-	}
-	d->sys = balun_mem_alloc(NPAGES * PAGE);
-	assert_non_null(d->sys);
-	return 0;
-}
-
-static void dev_close(struct dev *d)
-{
-	balun_lz4_driver.close(d->priv);
-	spec_free(d->opt);
-	balun_mem_free(d->sys, NPAGES * PAGE);
-}
-
-static int dev_copy(struct dev *d, struct balun_copy op)
-{
-	uint64_t cookie;
-	int err = balun_lz4_driver.copy(d->priv, &op, 1, &cookie);
-
-	return err ? err : balun_lz4_driver.copy_wait(d->priv, cookie);
-}
-
-static int dev_put(struct dev *d, uint64_t off, const void *src, uint64_t len)
-{
-	return dev_copy(d, (struct balun_copy){ off, (uintptr_t)src, len, BALUN_KIND_LOCAL,
-						BALUN_KIND_SYSTEM });
-}
-
-static int dev_get(struct dev *d, uint64_t off, void *dst, uint64_t len)
-{
-	return dev_copy(d, (struct balun_copy){ (uintptr_t)dst, off, len, BALUN_KIND_SYSTEM,
-						BALUN_KIND_LOCAL });
-}
-
-static uint64_t next(uint64_t *s)
-{
-	*s ^= *s << 13;
-	*s ^= *s >> 7;
-	*s ^= *s << 17;
-	return *s;
-}
-
-/* the content of a page, by its kind (0 to 5) and a seed that is not 0 */
-static void page_make(uint64_t *p, unsigned int kind, uint64_t seed)
-{
-	uint64_t s = seed * 0x9e3779b97f4a7c15ULL | 1, word = next(&s);
-	unsigned int i;
-
-	for (i = 0; i < PAGE / 8; i++) {
-		switch (kind) {
-		case 0: /* zero */
-			p[i] = 0;
-			break;
-		case 1: /* a word that fits into an entry */
-			p[i] = (int64_t)word >> 3;
-			break;
-		case 2: /* one that does not */
-			p[i] = (word | 1ULL << 62) & ~(1ULL << 63);
-			break;
-		case 3: /* half of it compresses */
-			p[i] = i % 64 < 32 ? next(&s) : word;
-			break;
-		case 4: /* so well that nothing is smaller */
-			p[i] = i == seed % 500 + 2;
-			break;
-		default: /* not at all */
-			p[i] = next(&s);
-		}
-	}
-}
-
-static bool page_is(const uint64_t *p, unsigned int kind, uint64_t seed)
-{
-	uint64_t want[PAGE / 8];
-
-	page_make(want, kind, seed);
-	return !memcmp(p, want, PAGE);
-}
+#define OPEN(d, spec) dev_open(d, &balun_lz4_driver, spec)
 
 static void takes_options(void **state)
 {
@@ -115,47 +20,52 @@ static void takes_options(void **state)
 	struct dev d;
 	size_t i;
 
-	assert_int_equal(dev_open(&d, "lz4"), 0);
+	assert_int_equal(OPEN(&d, "lz4"), 0);
 	assert_int_equal(d.desc.mem_bytes, 4ULL << 30);
 	assert_int_equal(d.desc.caps, 0);
 	dev_close(&d);
 	for (i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
-		assert_int_equal(dev_open(&d, bad[i]), -EINVAL);
+		assert_int_equal(OPEN(&d, bad[i]), -EINVAL);
 		assert_string_not_equal(balun_reason(), "");
 	}
+}
+
+static void check_entry(uint64_t e, enum page_kind kind)
+{
+	assert_int_equal(e & ENTRY_KIND, kind <= PAGE_SMALL_WORD ? ENTRY_SAME : ENTRY_OBJECT);
+	if (kind == PAGE_WORD)
+		assert_int_equal(ENTRY_SIZE(e), WORD_BYTES);
+	else if (kind == PAGE_HALF)
+		assert_in_range(ENTRY_SIZE(e), PAGE / 2, PACKED_MAX);
+	else if (kind == PAGE_SPARSE)
+		assert_in_range(ENTRY_SIZE(e), WORD_BYTES + 1, 64);
+	else if (kind == PAGE_RANDOM)
+		assert_int_equal(ENTRY_SIZE(e), PAGE);
 }
 
 /* every kind there and back, over each other, in one run; and how each is kept */
 static void keeps_each_kind(void **state)
 {
-	static const uint64_t how[] = { 0, 0, WORD_BYTES, 0, 0, PAGE };
+	uint64_t i, round, kind;
 	struct dev d;
 	struct lz4 *z;
-	uint64_t i, round;
 
-	assert_int_equal(dev_open(&d, "lz4:mem=4M,level=3"), 0);
+	assert_int_equal(OPEN(&d, "lz4:mem=4M,level=3"), 0);
 	z = d.priv;
 	for (round = 1; round <= 3; round++) {
 		for (i = 0; i < NPAGES; i++)
-			page_make((uint64_t *)(d.sys + i * PAGE), (i + round) % 6, i + round);
+			page_make(d.sys + i * PAGE, (i + round) % NR_PAGE_KINDS, i + round);
 		assert_int_equal(dev_put(&d, 0x100000, d.sys, NPAGES * PAGE), 0);
 		memset(d.sys, 0x11, NPAGES * PAGE);
 		assert_int_equal(dev_get(&d, 0x100000, d.sys, NPAGES * PAGE), 0);
 		for (i = 0; i < NPAGES; i++) {
-			uint64_t e = z->table[0x100 + i], kind = (i + round) % 6;
-
-			assert_true(page_is((uint64_t *)(d.sys + i * PAGE), kind, i + round));
-			assert_int_equal(e & ENTRY_KIND, kind < 2 ? ENTRY_SAME : ENTRY_OBJECT);
-			if (how[kind])
-				assert_int_equal(ENTRY_SIZE(e), how[kind]);
-			else if (kind == 3)
-				assert_in_range(ENTRY_SIZE(e), PAGE / 2, PACKED_MAX);
-			else if (kind == 4)
-				assert_in_range(ENTRY_SIZE(e), WORD_BYTES + 1, 64);
+			kind = (i + round) % NR_PAGE_KINDS;
+			assert_true(page_is(d.sys + i * PAGE, kind, i + round));
+			check_entry(z->table[0x100 + i], kind);
 		}
 	}
 	assert_int_equal(z->stored, 3 * NPAGES);
-	assert_int_equal(z->whole, 3 * NPAGES / 6 - 1);
+	assert_int_equal(z->whole, 3 * NPAGES / NR_PAGE_KINDS - 1);
 	dev_close(&d);
 }
 
@@ -165,17 +75,17 @@ static void zeros_and_what_was_never_stored(void **state)
 	const struct balun_copy peer = { 0, 0, 4096, BALUN_KIND_LOCAL, BALUN_KIND_PEER };
 	struct dev d;
 
-	assert_int_equal(dev_open(&d, "lz4:mem=2M"), 0);
+	assert_int_equal(OPEN(&d, "lz4:mem=2M"), 0);
 	memset(d.sys, 1, 0x3000);
 	assert_int_equal(dev_put(&d, 0x4000, d.sys, 0x1000), 0);
-	assert_int_equal(dev_copy(&d, zero), 0);
+	assert_int_equal(dev_copy(&d, &zero, 1), 0);
 	assert_int_equal(dev_get(&d, 0x4000, d.sys, 0x3000), 0);
-	assert_true(page_is((uint64_t *)(d.sys + 0x2000), 0, 1));
+	assert_true(page_is(d.sys + 0x2000, PAGE_ZERO, 1));
 	assert_int_equal(dev_get(&d, 0x7000, d.sys, 0x1000), -EIO);
-	balun_lz4_driver.trim(d.priv, 0x5000, 0x1000);
+	dev_trim(&d, 0x5000, 0x1000);
 	assert_int_equal(dev_get(&d, 0x5000, d.sys, 0x1000), -EIO);
 	assert_int_equal(dev_get(&d, 0x6000, d.sys, 0x1000), 0);
-	assert_int_equal(dev_copy(&d, peer), -EOPNOTSUPP);
+	assert_int_equal(dev_copy(&d, &peer, 1), -EOPNOTSUPP);
 	dev_close(&d);
 }
 
@@ -186,10 +96,10 @@ static void keeps_to_its_limit(void **state)
 	struct lz4 *z;
 	uint64_t i, n;
 
-	assert_int_equal(dev_open(&d, "lz4:mem=16M,limit=4M"), 0);
+	assert_int_equal(OPEN(&d, "lz4:mem=16M,limit=4M"), 0);
 	z = d.priv;
 	for (n = 0;; n++) {
-		page_make((uint64_t *)d.sys, 5, n + 1);
+		page_make(d.sys, PAGE_RANDOM, n + 1);
 		if (dev_put(&d, n * PAGE, d.sys, PAGE))
 			break;
 	}
@@ -198,13 +108,13 @@ static void keeps_to_its_limit(void **state)
 	assert_int_equal(z->held << CHUNK_SHIFT, 4 << 20);
 	for (i = 0; i < n; i++) {
 		assert_int_equal(dev_get(&d, i * PAGE, d.sys, PAGE), 0);
-		assert_true(page_is((uint64_t *)d.sys, 5, i + 1));
+		assert_true(page_is(d.sys, PAGE_RANDOM, i + 1));
 	}
 	/* a word needs no room */
-	page_make((uint64_t *)d.sys, 1, 7);
+	page_make(d.sys, PAGE_SMALL_WORD, 7);
 	assert_int_equal(dev_put(&d, n * PAGE, d.sys, PAGE), 0);
-	balun_lz4_driver.trim(d.priv, 0, 16 * PAGE);
-	page_make((uint64_t *)d.sys, 5, 99);
+	dev_trim(&d, 0, 16 * PAGE);
+	page_make(d.sys, PAGE_RANDOM, 99);
 	for (i = 0; i < 16; i++)
 		assert_int_equal(dev_put(&d, i * PAGE, d.sys, PAGE), 0);
 	assert_int_equal(dev_put(&d, (n + 1) * PAGE, d.sys, PAGE), -ENOMEM);
@@ -231,21 +141,21 @@ static void gives_back(void **state)
 	struct lz4 *z;
 	uint64_t off, pool;
 
-	assert_int_equal(dev_open(&d, "lz4:mem=64M"), 0);
+	assert_int_equal(OPEN(&d, "lz4:mem=64M"), 0);
 	z = d.priv;
 	pool = z->nchunks << CHUNK_SHIFT;
 	assert_int_equal(resident(z->base, pool), 0);
 	for (off = 0; off < NPAGES; off++)
-		page_make((uint64_t *)(d.sys + off * PAGE), off % 3 + 3, off + 1);
+		page_make(d.sys + off * PAGE, off % 3 + PAGE_HALF, off + 1);
 	for (off = 0; off < mem; off += NPAGES * PAGE)
 		assert_int_equal(dev_put(&d, off, d.sys, NPAGES * PAGE), 0);
 	assert_true(resident(z->base, pool) > mem / PAGE / 3);
 	/* a hole in every chunk gives nothing back, but is used again */
 	for (off = 0; off < mem; off += 64 * PAGE)
-		balun_lz4_driver.trim(d.priv, off, 3 * PAGE);
+		dev_trim(&d, off, 3 * PAGE);
 	for (off = 0; off < mem; off += 64 * PAGE)
 		assert_int_equal(dev_put(&d, off, d.sys, 3 * PAGE), 0);
-	balun_lz4_driver.trim(d.priv, 0, mem);
+	dev_trim(&d, 0, mem);
 	assert_true(resident(z->base, pool) <= KEEP_CHUNKS * (CHUNK_BYTES / PAGE));
 	assert_int_equal(z->held, z->nkept);
 	dev_close(&d);
@@ -260,11 +170,11 @@ static void survives_a_spoiled_pool(void **state)
 	unsigned int failed = 0;
 	char *dst;
 
-	assert_int_equal(dev_open(&d, "lz4:mem=2M"), 0);
+	assert_int_equal(OPEN(&d, "lz4:mem=2M"), 0);
 	z = d.priv;
 	dst = d.sys + 3 * PAGE;
 	for (i = 0; i < 64; i++) {
-		page_make((uint64_t *)d.sys, i % 2 + 3, i + 1);
+		page_make(d.sys, i % 2 + PAGE_HALF, i + 1);
 		assert_int_equal(dev_put(&d, i * PAGE, d.sys, PAGE), 0);
 	}
 	for (round = 0; round < 200; round++) {
@@ -280,67 +190,17 @@ static void survives_a_spoiled_pool(void **state)
 	dev_close(&d);
 }
 
-/* ---- many threads ---- */
-
-#define THREADS	     20 /* more than slots */
-#define THREAD_PAGES 64UL
-
-struct worker {
-	struct dev *d;
-	unsigned int id;
-	struct env_thread *t;
-};
-
-static void check_held(struct dev *d, char *buf, uint64_t off, uint64_t held)
-{
-	assert_int_equal(dev_get(d, off, buf, PAGE), held ? 0 : -EIO);
-	assert_true(!held || page_is((uint64_t *)buf, held % 6, held));
-}
-
-static void work(void *arg)
-{
-	struct worker *w = arg;
-	uint64_t held[THREAD_PAGES] = { 0 }, s = w->id + 1, i;
-	char *buf = balun_mem_alloc(PAGE);
-
-	for (i = 0; i < 4000; i++) {
-		uint64_t p = next(&s) % THREAD_PAGES, off = (w->id * THREAD_PAGES + p) * PAGE;
-
-		switch (next(&s) % 4) {
-		case 0:
-			balun_lz4_driver.trim(w->d->priv, off, PAGE);
-			held[p] = 0;
-			break;
-		case 1:
-			check_held(w->d, buf, off, held[p]);
-			break;
-		default:
-			held[p] = next(&s) % 100000 + 1;
-			page_make((uint64_t *)buf, held[p] % 6, held[p]);
-			assert_int_equal(dev_put(w->d, off, buf, PAGE), 0);
-		}
-	}
-	for (i = 0; i < THREAD_PAGES; i++)
-		check_held(w->d, buf, (w->id * THREAD_PAGES + i) * PAGE, held[i]);
-	balun_mem_free(buf, PAGE);
-}
-
+/* more threads than slots */
 static void threads_together(void **state)
 {
-	struct worker w[THREADS];
 	struct dev d;
 	struct lz4 *z;
-	int i;
 
-	assert_int_equal(dev_open(&d, "lz4:mem=8M,stats=1"), 0);
+	assert_true(THREADS > NR_SLOTS);
+	assert_int_equal(OPEN(&d, "lz4:mem=8M,stats=1"), 0);
 	z = d.priv;
-	for (i = 0; i < THREADS; i++) {
-		w[i] = (struct worker){ .d = &d, .id = i };
-		assert_int_equal(env_thread_create(&w[i].t, "test", work, &w[i]), 0);
-	}
-	for (i = 0; i < THREADS; i++)
-		env_thread_join(w[i].t);
-	balun_lz4_driver.trim(d.priv, 0, d.desc.mem_bytes);
+	dev_hammer(&d, 400);
+	dev_trim(&d, 0, d.desc.mem_bytes);
 	assert_int_equal(z->held, z->nkept);
 	dev_close(&d);
 }

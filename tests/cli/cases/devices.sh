@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only OR MIT
-for d in crypt lz4 nbd; do
+for d in crypt file lz4 nbd; do
 	"$BUILD/balun" devices | grep -qx $d && continue
 	echo "driver $d is missing: its library is not installed"
 	exit 77
