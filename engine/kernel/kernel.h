@@ -137,8 +137,8 @@ struct ksub {
 
 /**
  * struct ktransit - a batch between collect and commit: mmap_lock is held for reading meanwhile
- * @whole: the block was collected as one: src[0] stands for all of it, a huge page or a hole; so
- *         does dst[0] if it has COMPAT_PFN_COMPOUND, else the kernel splits what was collected
+ * @whole: the block was collected as one: src[0] stands for all of it, a huge page or a hole, and
+ *         dst[0] too, with COMPAT_PFN_COMPOUND, or nothing of it goes
  */
 struct ktransit {
 	struct list_head link; /* in the engine's @transits_now */

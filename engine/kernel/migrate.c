@@ -211,42 +211,65 @@ static void take_page(struct kengine *k, struct ktransit *t, struct engine_batch
 	piece_add(b, &p);
 }
 
-/* The block is here as one, and goes as one where there is a huge page for it. Else the kernel
- * splits it in migrate_vma_pages(), but for a hole, which it expects to be filled completely. */
-static void take_whole(struct kengine *k, struct ktransit *t, struct engine_batch *b)
+/* The block is here as one. false: there is no huge page for it to go to */
+static bool take_whole(struct kengine *k, struct ktransit *t, struct engine_batch *b)
 {
 	struct engine_piece p;
-	struct page *to = NULL;
-	unsigned int i;
+	struct page *to;
 
-	if (source(k, t, b, 0, &p))
-		to = new_page(k, b, 0, PMD_SHIFT - PAGE_SHIFT);
-	if (to) {
+	if (!source(k, t, b, 0, &p))
+		return true; /* it is not to be taken, and stays one */
+	to = new_page(k, b, 0, PMD_SHIFT - PAGE_SHIFT);
+	if (to)
 		t->dst[0] = migrate_pfn(page_to_pfn(to)) | COMPAT_PFN_COMPOUND;
-	} else if (!(t->src[0] & MIGRATE_PFN_VALID)) {
-		for (i = 0; i < BLOCK_PAGES; i++)
-			t->src[i] = t->src[0] & ~COMPAT_PFN_COMPOUND;
-		t->whole = false;
-	}
+	return to;
+}
+
+/*
+ * Without a huge page for it it is put back, and comes in halves: what is collected in part is
+ * split first, where it is mapped. Nothing that was collected whole is committed in small pages:
+ * migrate_vma_pages() would split it, but only in this address space. A child that has it too since
+ * a fork keeps an entry for a huge page in transit, and gets the first small page for all of it.
+ */
+static void halve(struct ktransit *t, struct migrate_vma *m)
+{
+	memset(t->dst, 0, sizeof(t->dst));
+	migrate_vma_finalize(m);
+	t->whole = false;
+	t->sub[0].n = BLOCK_PAGES / 2;
+	t->sub[1] = (struct ksub){ .first = BLOCK_PAGES / 2, .n = BLOCK_PAGES / 2 };
+	t->nsubs = 2;
+}
+
+static bool collect_vma(struct kengine *k, struct ktransit *t, const struct engine_batch *b,
+			const struct ksub *s, struct migrate_vma *m)
+{
+	bool ok;
+
+	sub_args(k, t, b, s, m);
+	ok = !migrate_vma_setup(m);
+	if (!ok)
+		memset(t->src + s->first, 0, s->n * sizeof(*t->src));
+	memset(t->dst + s->first, 0, s->n * sizeof(*t->dst));
+	return ok;
 }
 
 static void collect_sub(struct kengine *k, struct ktransit *t, struct engine_batch *b,
 			const struct ksub *s)
 {
 	struct migrate_vma m;
+	bool ok = collect_vma(k, t, b, s, &m);
 	unsigned int i;
 
-	sub_args(k, t, b, s, &m);
-	if (migrate_vma_setup(&m)) {
+	t->whole = ok && s->n == BLOCK_PAGES && t->src[0] & COMPAT_PFN_COMPOUND;
+	if (t->whole && !take_whole(k, t, b)) {
+		halve(t, &m);
+		ok = collect_vma(k, t, b, s, &m);
+	}
+	if (!ok) {
 		memset(b->status + s->first, PAGE_UNMOVABLE, s->n);
-		memset(t->src + s->first, 0, s->n * sizeof(*t->src));
-		memset(t->dst + s->first, 0, s->n * sizeof(*t->dst));
 		return;
 	}
-	memset(t->dst + s->first, 0, s->n * sizeof(*t->dst));
-	t->whole = s->n == BLOCK_PAGES && t->src[0] & COMPAT_PFN_COMPOUND;
-	if (t->whole)
-		take_whole(k, t, b);
 	for (i = s->first; i < s->first + s->n; i++)
 		take_page(k, t, b, i);
 }

@@ -262,7 +262,7 @@ one_kernel() { # KERNEL CONFIG
 	echo "== $label: Linux $release, package $kversion"
 	[ -x "$BUILD/balun" ] || die "no $BUILD/balun; make first"
 	mapfile -t files < <(kernel_files)
-	files+=("$BUILD/balun" "$BUILD"/tests/kernel/{busy,churn,ioctl_fuzz})
+	files+=("$BUILD/balun" "$BUILD"/tests/kernel/{busy,churn,huge,ioctl_fuzz})
 	if ! own_modules >"$logs.files"; then
 		add "$label modules" 0 1 0 0
 	elif [ -s "$logs.files" ]; then

@@ -50,7 +50,7 @@ work=$PWD/build-vm
 mkdir -p "$work"
 run=$(mktemp -d "$work/run-XXXXXX")
 trap 'rm -rf "$run"' EXIT
-for f in "$BUILD/balun" "$BUILD/tests/matrix/matrix" "$BUILD"/tests/kernel/{busy,churn,ioctl_fuzz}; do
+for f in "$BUILD/balun" "$BUILD/tests/matrix/matrix" "$BUILD"/tests/kernel/{busy,churn,huge,ioctl_fuzz}; do
 	[ -x "$f" ] && files+=("$f")
 done
 given=$(kernel_files) || exit 1
