@@ -604,10 +604,8 @@ static void costs_exactly_the_page(void **state)
 		page_make(mem + i * PAGE, PAGE_RANDOM, i + 1);
 	assert_int_equal(balun_migrate(space, mem, 64 * PAGE, dev, &c), 0);
 	assert_int_equal(c.moved, 64);
-	for (bad = 0; f->sum[bad] <= ZERO;)
-		bad++;
-	bad += 20;
-	spoil(f, bad * PAGE + 1234, "????????", 8);
+	bad = lseek(f->fd, 0, SEEK_DATA) + 20 * PAGE;
+	spoil(f, bad + 1234, "????????", 8);
 	signal(SIGBUS, on_bus);
 	for (i = n = 0; i < 64; i++) {
 		if (is_bus(mem + i * PAGE)) {
