@@ -248,6 +248,7 @@ functional
 suite mydriver 120 tests/cli/mydriver.sh
 suite hmm-smoke 60 tests/hmm-selftest/smoke.sh
 suite stress/fork 60 "$BUILD/tests/stress/fork_rounds" 200
+suite stress/compaction 60 "$BUILD/tests/stress/compaction" 5
 suite sim/20000 200 "$BUILD/tests/sim/sim_stress" --seed 1 --count 20000
 
 if [ $all -eq 1 ]; then
@@ -259,6 +260,8 @@ if [ $all -eq 1 ]; then
 	suite dkms 600 tests/dkms.sh
 	suite hmm-selftest 1800 tests/hmm-selftest/run.sh
 	suite stress/fork 1200 "$BUILD/tests/stress/fork_rounds" 10000
+	suite stress/compaction 300 "$BUILD/tests/stress/compaction" 60
+	suite stress/compaction/soft 300 "$BUILD/tests/stress/compaction" 60 soft:mem=64M
 	suite stress/kill9 600 tests/stress/kill9.sh
 	suite sim/mutants 1200 tests/sim/mutants.sh
 	suite sim/long 1200 "$BUILD/tests/sim/sim_stress" --seed 1000000 --count 200000

@@ -18,9 +18,29 @@ static uint64_t one_mapping(const struct uffdio_move *m)
 	return ENV_MIN(src, dst);
 }
 
+/*
+ * MOVE of Linux 6.18 and others (not of 7.3) forgets what it has moved when it had to wait before:
+ * a page that the kernel was just migrating makes it try again, and what moves then is not counted
+ * (the error stays set, so move_pages() goes round once more) but found at the destination, with
+ * EEXIST. Taken for something else that lies there it would be lost. The source is empty then, and
+ * the destination, which was empty, is not: both belong to the caller and nobody fills them.
+ * Returns how many bytes more have moved.
+ */
+static uint64_t moved_unsaid(uint64_t dst, uint64_t src, uint64_t len)
+{
+	unsigned int n = ENV_MIN(len / PAGE, (uint64_t)BALUN_BLOCK_PAGES), k = 0;
+	env_bits there, left;
+
+	if (!n || maps_present(dst, n, there) || maps_present(src, n, left))
+		return 0;
+	while (k < n && env_bit(there, k) && !env_bit(left, k))
+		k++;
+	return k * PAGE;
+}
+
 int uffd_move(struct uffd *u, uint64_t dst, uint64_t src, uint64_t len, uint64_t *ret_done)
 {
-	uint64_t limit = len, cut;
+	uint64_t limit = len, cut, unsaid;
 	int err;
 
 	*ret_done = 0;
@@ -37,7 +57,13 @@ int uffd_move(struct uffd *u, uint64_t dst, uint64_t src, uint64_t len, uint64_t
 		err = -errno;
 		if (m.move > 0)
 			*ret_done += m.move;
-		else if (err == -EINVAL && (cut = one_mapping(&m)) < m.len)
+		unsaid = m.move > 0 || err == -EEXIST
+				 ? moved_unsaid(dst + *ret_done, src + *ret_done, len - *ret_done)
+				 : 0;
+		*ret_done += unsaid;
+		if (m.move > 0 || unsaid)
+			continue;
+		if (err == -EINVAL && (cut = one_mapping(&m)) < m.len)
 			limit = cut;
 		else
 			return err;
