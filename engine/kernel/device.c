@@ -18,6 +18,7 @@
 
 #include "engine/kernel/kernel.h"
 
+DEFINE_SRCU(kdevices_srcu);
 static struct workqueue_struct *work_queue;
 
 int kdevices_init(void)
@@ -233,9 +234,10 @@ static void device_free(struct kdev *d)
 	int i;
 
 	mutex_lock(&ended_lock);
-	list_del(&d->link);
+	list_del_rcu(&d->link);
 	mutex_unlock(&ended_lock);
-	flush_work(&d->split); /* its page is gone, it may not be */
+	synchronize_srcu(&kdevices_srcu); /* a snapshot may have seen a page that is free by now */
+	flush_work(&d->split);		  /* its page is gone, it may not be */
 	for (i = 0; i < KINDS; i++)
 		if (d->pagemap[i].nr_range)
 			memunmap_pages(&d->pagemap[i]);
@@ -276,8 +278,12 @@ void kdevice_detach(void *e, unsigned int dev)
 	struct kdev *d = k->dev[dev];
 	bool last;
 
+	/* a page that is left is found in either of them */
+	mutex_lock(&ended_lock);
+	list_add_tail_rcu(&d->link, &k->ended);
+	mutex_unlock(&ended_lock);
 	down_write(&k->devices);
-	k->dev[dev] = NULL;
+	WRITE_ONCE(k->dev[dev], NULL);
 	up_write(&k->devices);
 	mutex_lock(&d->told_lock);
 	tell(d);
@@ -295,9 +301,6 @@ void kdevice_detach(void *e, unsigned int dev)
 		device_free(d);
 		return;
 	}
-	mutex_lock(&ended_lock);
-	list_add_tail(&d->link, &k->ended);
-	mutex_unlock(&ended_lock);
 	spin_lock_irq(&d->lock);
 	d->nused--;
 	queue_work(work_queue, &d->work);
@@ -400,7 +403,7 @@ int kdevice_attach(void *e, unsigned int dev, struct balun_desc *desc)
 	if (!d->host)
 		desc->caps &= ~BALUN_CAP_HOST_MEMORY;
 	down_write(&k->devices);
-	k->dev[dev] = d;
+	smp_store_release(&k->dev[dev], d); /* kpfn_place() */
 	up_write(&k->devices);
 	return 0;
 }
@@ -416,16 +419,15 @@ static uint64_t poison_pages(struct kengine *k, unsigned int dev, const unsigned
 	unsigned int i;
 
 	for (i = 0; i < n; i++) {
-		struct kdev *d = kpfn_device(k, pfns[i]);
-		unsigned long no, flags;
+		struct kplace p = kpfn_place(k, pfns[i]);
+		unsigned long flags;
 
-		if (!d || d->id != dev)
+		if (!p.d || p.d->id != dev)
 			continue;
-		no = kpage_no(d, hmm_pfn_to_page(pfns[i]));
-		spin_lock_irqsave(&d->lock, flags);
-		if (is_used(d, no) && !test_bit(no, d->freed))
-			lost += lose(d, no);
-		spin_unlock_irqrestore(&d->lock, flags);
+		spin_lock_irqsave(&p.d->lock, flags);
+		if (is_used(p.d, p.no) && !test_bit(p.no, p.d->freed))
+			lost += lose(p.d, p.no);
+		spin_unlock_irqrestore(&p.d->lock, flags);
 	}
 	return lost;
 }
@@ -436,14 +438,17 @@ uint64_t kpoison(void *e, unsigned int dev, uint64_t va, uint64_t len)
 	bool held = kfault_here(k);
 	unsigned long *pfns;
 	uint64_t lost;
+	int idx;
 
 	if (!held && !mmget_not_zero(k->mm))
 		return 0;
 	if (!held)
 		mmap_read_lock(k->mm);
 	pfns = mempool_alloc(k->snapshots, GFP_KERNEL);
+	idx = srcu_read_lock(&kdevices_srcu);
 	ksnapshot(k, va, va + len, pfns);
 	lost = poison_pages(k, dev, pfns, len >> PAGE_SHIFT);
+	srcu_read_unlock(&kdevices_srcu, idx);
 	if (!held) {
 		mmap_read_unlock(k->mm);
 		mmput(k->mm);
@@ -526,15 +531,15 @@ static void note_lost(struct kengine *k, u64 va, const unsigned long *pfns, unsi
 	unsigned int i;
 
 	for (i = 0; i < n; i++) {
-		struct kdev *d = kpfn_device(k, pfns[i]);
-		unsigned long no;
+		struct kplace p = kpfn_place(k, pfns[i]);
+		u64 *at = p.d ? &p.d->at[p.no] : NULL;
 
-		if (!d || !kpage_lost(d, hmm_pfn_to_page(pfns[i])))
+		if (!p.d || !p.lost)
 			continue;
-		no = kpage_no(d, hmm_pfn_to_page(pfns[i]));
-		spin_lock_irq(&d->lock);
-		WRITE_ONCE(d->at[no], (va + i * PAGE_SIZE) | (d->at[no] & ~KPAGE_ADDR));
-		spin_unlock_irq(&d->lock);
+		spin_lock_irq(&p.d->lock);
+		if (*at & KPAGE_LOST) /* it may have come free since */
+			WRITE_ONCE(*at, (va + i * PAGE_SIZE) | (*at & ~KPAGE_ADDR));
+		spin_unlock_irq(&p.d->lock);
 	}
 }
 
@@ -560,6 +565,7 @@ static void search_lost(struct kengine *k)
 	long now = atomic_long_read(&k->unmaps);
 	unsigned long *pfns;
 	u64 va = 0, end;
+	int idx;
 
 	if (now == READ_ONCE(k->searched) || !lowest_of(k, 0, 0, true, &va))
 		return;
@@ -567,11 +573,13 @@ static void search_lost(struct kengine *k)
 	if (!mmget_not_zero(k->mm))
 		return;
 	for (va = 0; next_part(k, &va, &end); va = end) {
-		kregion_get(k, va);
+		kregion_get(k, va); /* where they are now mremap() is noticed too */
 		mmap_read_lock(k->mm);
 		pfns = mempool_alloc(k->snapshots, GFP_KERNEL); /* with the lock: kcollect() */
+		idx = srcu_read_lock(&kdevices_srcu);
 		ksnapshot(k, va, end, pfns);
 		note_lost(k, va, pfns, (end - va) >> PAGE_SHIFT);
+		srcu_read_unlock(&kdevices_srcu, idx);
 		mmap_read_unlock(k->mm);
 		mempool_free(pfns, k->snapshots);
 		cond_resched();

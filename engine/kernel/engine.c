@@ -47,6 +47,7 @@ static int kattach(struct balun_space *sp, void **ret_e)
 	mmgrab(k->mm);
 	mutex_init(&k->regions_lock);
 	xa_init(&k->regions);
+	k->looks.mm = k->mm;
 	spin_lock_init(&k->faults_lock);
 	INIT_LIST_HEAD(&k->faults);
 	spin_lock_init(&k->transit_lock);

@@ -175,21 +175,32 @@ static bool next_cut(struct kdev *d, unsigned long *no, u64 *ret_va)
 	return found;
 }
 
+/* the first page of a snapshot that is a part of a large folio of a device; @n: none */
+static unsigned int first_part(struct kengine *k, const unsigned long *pfns, unsigned int n)
+{
+	unsigned int i;
+
+	for (i = 0; i < n; i++)
+		if (kpfn_place(k, pfns[i]).d && compat_page_is_part(hmm_pfn_to_page(pfns[i])))
+			break;
+	return i;
+}
+
 static void split_block(struct kengine *k, u64 va)
 {
 	unsigned long *pfns;
 	unsigned int i;
+	int idx;
 
-	kregion_get(k, va);
 	mmap_read_lock(k->mm);
 	pfns = mempool_alloc(k->snapshots, GFP_KERNEL); /* with the lock: kcollect() */
+	idx = srcu_read_lock(&kdevices_srcu);
 	ksnapshot(k, va, va + BALUN_BLOCK_SIZE, pfns);
-	for (i = 0; i < BLOCK_PAGES; i++)
-		if (kpfn_device(k, pfns[i]) && compat_page_is_part(hmm_pfn_to_page(pfns[i]))) {
-			split_at(k, vma_lookup(k->mm, va + i * PAGE_SIZE), va + i * PAGE_SIZE,
-				 NULL);
-			break;
-		}
+	i = first_part(k, pfns, BLOCK_PAGES);
+	srcu_read_unlock(&kdevices_srcu, idx);
+	va += i * PAGE_SIZE;
+	if (i < BLOCK_PAGES)
+		split_at(k, vma_lookup(k->mm, va), va, NULL);
 	mmap_read_unlock(k->mm);
 	mempool_free(pfns, k->snapshots);
 }

@@ -30,6 +30,7 @@
 #include <linux/mmu_notifier.h>
 #include <linux/mutex.h>
 #include <linux/spinlock.h>
+#include <linux/srcu.h>
 #include <linux/workqueue.h>
 #include <linux/xarray.h>
 
@@ -76,7 +77,7 @@ enum kind {
  */
 struct kdev {
 	struct kengine *k;
-	struct list_head link; /* in the engine's @ended */
+	struct list_head link; /* in the engine's @ended, which kdevices_srcu's readers walk */
 	unsigned int id;
 	bool ended;
 	unsigned long npages, first[KINDS];
@@ -94,6 +95,17 @@ struct kdev {
 	struct mm_struct *split_mm;
 	u64 split_va;
 	bool splitting;
+};
+
+/**
+ * struct kplace - a page of a snapshot, as a place of a device
+ * @d: the device, inside of kdevices_srcu; NULL: it is none of ours
+ */
+struct kplace {
+	struct kdev *d;
+	unsigned long no;
+	enum kind kind;
+	bool lost;
 };
 
 /* in kdev.at: the page's address, and in its low bits: */
@@ -117,6 +129,7 @@ struct kengine {
 	struct mm_struct *mm; /* mmgrab: the structure lives, the address space may be gone */
 	struct mutex regions_lock;
 	struct xarray regions;
+	struct mmu_interval_notifier looks; /* never inserted: ksnapshot() */
 	spinlock_t faults_lock;
 	struct list_head faults;
 	mempool_t *snapshots; /* SNAPSHOT_SIZE each: a look must not fail */
@@ -152,22 +165,24 @@ struct ktransit {
 };
 
 /* mirror.c */
-struct region *kregion_get(struct kengine *k, u64 va); /* NULL: not watched; may sleep */
+struct region *kregion_get(struct kengine *k, u64 va); /* makes it; NULL: no memory */
 u64 klook_begin(void *e, uint64_t va);
 bool klook_changed(void *e, uint64_t va, uint64_t seq);
 void kregions_end(struct kengine *k);
 int kdescribe(void *e, uint64_t va, uint64_t len, enum engine_detail detail, struct engine_run *run,
 	      int n);
 uint64_t knext_mapped(void *e, uint64_t va);
-/* @pfns: what the page table has for [va, end); mmap_lock held. Not watched: all 0 */
+/* @pfns: what the page table has for [va, end); mmap_lock held. Waits for nobody */
 void ksnapshot(struct kengine *k, u64 va, u64 end, unsigned long *pfns);
 /* private memory of the program: what may move, if it is there */
 bool kvma_movable(struct vm_area_struct *vma);
-/* whose page it is, if it is ours */
+/* whose page it is, if it is ours: of one that is locked */
 struct kdev *kpage_ours(const struct kengine *k, struct page *page);
-struct kdev *kpfn_device(const struct kengine *k, unsigned long pfn); /* of a snapshot */
+/* of a snapshot; inside of kdevices_srcu */
+struct kplace kpfn_place(const struct kengine *k, unsigned long pfn);
 
 /* device.c */
+extern struct srcu_struct kdevices_srcu; /* no device is freed, nor its pages, in its read side */
 int kdevices_init(void);
 void kdevices_exit(void);
 int kdevice_attach(void *e, unsigned int dev, struct balun_desc *desc);

@@ -17,17 +17,15 @@
 static enum engine_status page_status(const struct kengine *k, const struct engine_batch *b,
 				      struct vm_area_struct *vma, unsigned long pfn)
 {
-	struct kdev *d = kpfn_device(k, pfn);
+	struct kplace p = kpfn_place(k, pfn);
 
-	if (!vma || !kvma_movable(vma))
-		return PAGE_UNMOVABLE;
-	if (d && kpage_lost(d, hmm_pfn_to_page(pfn)))
+	if (!vma || !kvma_movable(vma) || p.lost)
 		return PAGE_UNMOVABLE;
 	if (!b->dst)
-		return d && (!b->src || b->src == d->id) ? PAGE_IDLE : PAGE_ALREADY;
-	if (d && d->id == b->dst)
+		return p.d && (!b->src || b->src == p.d->id) ? PAGE_IDLE : PAGE_ALREADY;
+	if (p.d && p.d->id == b->dst)
 		return PAGE_ALREADY;
-	if (d || pfn & HMM_PFN_VALID)
+	if (p.d || pfn & HMM_PFN_VALID)
 		return PAGE_IDLE;
 	if (!vma_is_anonymous(vma))
 		return PAGE_UNMOVABLE; /* a hole that a file fills */
@@ -297,8 +295,7 @@ static void mm_leave(struct kengine *k, struct ktransit *t)
 
 /*
  * The page that the CPU waits for is there, also where a look finds nothing: in a mapping that may
- * be written and not read, or not watched for want of memory. Without it the CPU would come back
- * for ever.
+ * be written and not read. Without it the CPU would come back for ever.
  */
 static void see_fault(const struct ktransit *t, const struct engine_batch *b, unsigned long *pfns)
 {
@@ -350,12 +347,13 @@ int kcollect(void *e, struct engine_batch *b)
 	struct kfault *fault;
 	struct ktransit *t;
 	unsigned long *pfns;
+	int idx;
 
 	if (b->dst && !kdevice_has_pages(k->dev[b->dst], b->hold))
 		return -EFAULT; /* CONFIG_DEVICE_PRIVATE */
 	while (!env_bit(b->want, last - 1))
 		last--;
-	kregion_get(k, b->va);
+	kregion_get(k, b->va); /* from now on mremap() is noticed: search_lost() */
 	if (!mm_enter(k, &fault))
 		return -EFAULT; /* the process has ended */
 	/* with mmap_lock: who has the last one of a pool must not wait for who waits for it */
@@ -364,10 +362,12 @@ int kcollect(void *e, struct engine_batch *b)
 	t->nsubs = 0;
 	t->whole = false;
 	pfns = mempool_alloc(k->snapshots, GFP_KERNEL);
+	idx = srcu_read_lock(&kdevices_srcu);
 	ksnapshot(k, b->va + first * PAGE_SIZE, b->va + last * PAGE_SIZE, pfns + first);
 	if (t->fault)
 		see_fault(t, b, pfns);
 	find_subs(k, t, b, pfns);
+	srcu_read_unlock(&kdevices_srcu, idx);
 	mempool_free(pfns, k->snapshots);
 	for (i = 0; i < t->nsubs; i++)
 		collect_sub(k, t, b, &t->sub[i]);

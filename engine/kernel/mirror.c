@@ -96,7 +96,7 @@ void kregions_end(struct kengine *k)
 	xa_destroy(&k->regions);
 }
 
-/* Without memory for a subscription the look finds nothing, and nothing is mapped: ksnapshot(). */
+/* Without memory for a subscription nothing is mapped: klook_changed(). */
 u64 klook_begin(void *e, uint64_t va)
 {
 	struct region *r = kregion_get(e, va);
@@ -115,28 +115,29 @@ bool klook_changed(void *e, uint64_t va, uint64_t seq)
 /* ---- looking ---- */
 
 /*
- * By itself one consistent look; whether it still holds when it is used is core's question. Bounded
- * by nothing but what others do to the range: each round is caused by one of their changes.
+ * What there is, entry by entry, each as it was at some moment of the look. Whether it still holds
+ * is asked where it counts: before a device maps it by klook_changed(), for a migration by what has
+ * then been collected.
+ *
+ * It must not wait for changes to end, as mmu_interval_read_begin() does, which is for who holds
+ * nothing. Who serves a CPU's fault has, from 6.15 on, the lock of the page's folio; and from 6.19
+ * on a migration waits for the lock of a large folio that is mapped page by page, between the two
+ * calls that bracket its change (migrate_vma_split_folio()): each would wait for the other. So
+ * hmm_range_fault() gets a notifier that is not inserted anywhere. It knows of it whose memory is
+ * meant and a number, and as nobody changes that the look is never begun again, and is bounded.
  */
 void ksnapshot(struct kengine *k, u64 va, u64 end, unsigned long *pfns)
 {
-	struct region *r = xa_load(&k->regions, va >> REGION_SHIFT);
-	struct hmm_range range = {
-		.start = va, .end = end, .hmm_pfns = pfns, .dev_private_owner = k
-	};
-	int err;
+	struct hmm_range range = { .start = va,
+				   .end = end,
+				   .hmm_pfns = pfns,
+				   .notifier = &k->looks,
+				   .dev_private_owner = k };
 
 	/* not mmap_assert_locked(): with CONFIG_DEBUG_VM that of 6.1 calls what is not exported */
 	lockdep_assert_held(&k->mm->mmap_lock);
-	do {
-		memset(pfns, 0, (end - va) >> PAGE_SHIFT << 3);
-		if (!r)
-			return;
-		range.notifier = &r->sub;
-		range.notifier_seq = mmu_interval_read_begin(&r->sub);
-		err = hmm_range_fault(&range);
-	} while (err == -EBUSY);
-	if (err)
+	memset(pfns, 0, (end - va) >> PAGE_SHIFT << 3);
+	if (hmm_range_fault(&range))
 		memset(pfns, 0, (end - va) >> PAGE_SHIFT << 3);
 }
 
@@ -159,22 +160,62 @@ struct kdev *kpage_ours(const struct kengine *k, struct page *page)
 	return !READ_ONCE(d->ended) || kpage_lost(d, page) ? d : NULL;
 }
 
-struct kdev *kpfn_device(const struct kengine *k, unsigned long pfn)
+static bool has_place(struct kdev *d, unsigned long pfn, struct kplace *ret)
 {
-	return pfn & HMM_PFN_VALID ? kpage_ours(k, hmm_pfn_to_page(pfn)) : NULL;
+	enum kind kind;
+
+	for (kind = 0; kind < KINDS; kind++) {
+		unsigned long no = pfn - d->first[kind];
+
+		if (!d->pagemap[kind].nr_range || no >= d->npages)
+			continue;
+		*ret = (struct kplace){ .d = d, .no = no, .kind = kind };
+		ret->lost = READ_ONCE(d->at[no]) & KPAGE_LOST;
+		if (READ_ONCE(d->ended) && !ret->lost)
+			ret->d = NULL;
+		return true;
+	}
+	return false;
+}
+
+/*
+ * By its number: what a snapshot names is neither locked nor referred to. It may have come free
+ * since, and its device may end, for which its readers are waited for; and of a large folio that is
+ * being split right now a struct page does not even say which pagemap it is of.
+ */
+struct kplace kpfn_place(const struct kengine *k, unsigned long pfn)
+{
+	struct page *page = pfn & HMM_PFN_VALID ? hmm_pfn_to_page(pfn) : NULL;
+	struct kplace p = { 0 };
+	struct kdev *d;
+	unsigned int i;
+
+	if (!page || !is_zone_device_page(page))
+		return p;
+	for (i = 1; i < MAX_DEVICES; i++) {
+		d = READ_ONCE(k->dev[i]);
+		if (d && has_place(d, page_to_pfn(page), &p))
+			return p;
+	}
+	list_for_each_entry_srcu(d, &k->ended, link, srcu_read_lock_held(&kdevices_srcu))
+	{
+		if (has_place(d, page_to_pfn(page), &p))
+			break;
+	}
+	return p;
 }
 
 /* one page of a mapping as a run */
 static void run_of(struct kengine *k, struct vm_area_struct *vma, u64 va, unsigned long pfn,
 		   struct engine_run *r)
 {
-	struct kdev *d = kpfn_device(k, pfn);
+	struct kplace p = kpfn_place(k, pfn);
 
 	*r = (struct engine_run){ .va = va, .len = PAGE_SIZE, .addr = va, .mapped = 1 };
 	r->perm = (vma->vm_flags & VM_READ ? BALUN_PERM_READ : 0) |
 		  (vma->vm_flags & VM_WRITE ? BALUN_PERM_WRITE : 0);
 	/* what the program cannot reach stays where it is */
-	r->movable = kvma_movable(vma) && vma->vm_flags & VM_READ && (vma_is_anonymous(vma) || d);
+	r->movable = kvma_movable(vma) && vma->vm_flags & VM_READ && (vma_is_anonymous(vma) || p.d);
 	if (!(pfn & HMM_PFN_VALID)) {
 		r->where = vma_is_anonymous(vma) ? ENGINE_NONE : ENGINE_SYSTEM;
 		return;
@@ -187,12 +228,12 @@ static void run_of(struct kengine *k, struct vm_area_struct *vma, u64 va, unsign
 		    !(pfn & HMM_PFN_WRITE) && !r->zero;
 	if (!vma_is_anonymous(vma) && kvma_movable(vma))
 		r->movable |= PageAnon(hmm_pfn_to_page(pfn));
-	if (!d)
+	if (!p.d)
 		return;
-	r->where = kpage_lost(d, hmm_pfn_to_page(pfn)) ? ENGINE_LOST : ENGINE_DEVICE;
-	r->dev = d->id;
-	r->off = (u64)kpage_no(d, hmm_pfn_to_page(pfn)) << PAGE_SHIFT;
-	r->cpu = is_device_coherent_page(hmm_pfn_to_page(pfn));
+	r->where = p.lost ? ENGINE_LOST : ENGINE_DEVICE;
+	r->dev = p.d->id;
+	r->off = (u64)p.no << PAGE_SHIFT;
+	r->cpu = p.kind == COHERENT;
 }
 
 static bool run_joins(const struct engine_run *a, const struct engine_run *b)
@@ -254,17 +295,19 @@ int kdescribe(void *e, uint64_t va, uint64_t len, enum engine_detail detail, str
 	struct kengine *k = e;
 	bool held = kfault_here(k), alive = held || mmget_not_zero(k->mm);
 	unsigned long *pfns;
+	int idx;
 
 	if (!alive) { /* the process has ended */
 		run[0] = (struct engine_run){ .va = va, .len = end - va };
 		return 1;
 	}
-	kregion_get(k, va);
 	if (!held)
 		mmap_read_lock(k->mm);
 	pfns = mempool_alloc(k->snapshots, GFP_KERNEL);
+	idx = srcu_read_lock(&kdevices_srcu);
 	ksnapshot(k, va, end, pfns);
 	n = describe_locked(k, va, end, pfns, detail, run, n);
+	srcu_read_unlock(&kdevices_srcu, idx);
 	if (!held) {
 		mmap_read_unlock(k->mm);
 		mmput(k->mm);
