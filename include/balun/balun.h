@@ -124,7 +124,8 @@ BALUN_API const char *balun_space_engine(const struct balun_space *space);
  * @ret_dev: the device; closed by balun_device_close() or with the space
  *
  * Return: 0; -EINVAL bad spec or unknown key (the reason points at the place); -ENODEV no driver of
- * that name, or it refused; -ENOSPC the space has BALUN_MAX_DEVICES devices; -ENOMEM; -ECHILD.
+ * that name, or it refused; -EBUSY what the device stands for is in use, by another space perhaps;
+ * -ENOSPC the space has BALUN_MAX_DEVICES devices; -ENOMEM; -ECHILD.
  */
 BALUN_API int balun_device_open(struct balun_space *space, const char *spec,
 				struct balun_device **ret_dev);

@@ -14,6 +14,12 @@
  * are called without locks and may sleep, but must make progress even while every worker of the
  * device waits in balun_fault().
  *
+ * **Allocating**: in the kernel unmap* may be called by who reclaims memory. So they allocate
+ * nothing; and while a lock is held that unmap* take, nothing may be allocated that waits for
+ * reclaim, for that may wait for this lock: allocate before the lock is taken, or between
+ * env_noreclaim_begin() and env_noreclaim_end() (env/env.h), as core calls map(); an allocation may
+ * fail there. The same goes for what waits for who allocates under such a lock.
+ *
  * **Memory of a driver**: what the ops touch (also stacks of the driver's own threads that copy)
  * must not be mirrored memory of the program: take it from balun_mem_alloc(), not from malloc().
  *
@@ -159,7 +165,8 @@ struct balun_driver {
 	/**
 	 * @open: R make a device. @dev is its handle for calls into core (not before open has
 	 * returned); options are read with balun_opt_*(). May sleep; no locks.
-	 * Return: 0; -EINVAL bad option; -ENOMEM; -ENODEV
+	 * Return: 0; -EINVAL bad option; -ENOMEM; -ENODEV; -EBUSY what it stands for is in use, by
+	 * another space perhaps
 	 */
 	int (*open)(struct balun_device *dev, const struct balun_options *opt,
 		    struct balun_desc *ret_desc, void **ret_priv);
@@ -174,8 +181,9 @@ struct balun_driver {
 	int (*map)(void *priv, struct balun_space *space, const struct balun_seg *seg, size_t n);
 	/**
 	 * @unmap: R remove the entries of a range and flush; when it returns the device uses none
-	 * of them any more. Cannot fail. Block lock held. The range may have no entries; it may
-	 * cut a large entry, whose rest must stay right (or be removed too: it faults again).
+	 * of them any more. Cannot fail. Block lock held; see *Allocating* above. The range may
+	 * have no entries; it may cut a large entry, whose rest must stay right (or be removed too:
+	 * it faults again).
 	 */
 	void (*unmap)(void *priv, struct balun_space *space, uint64_t va, uint64_t len,
 		      enum balun_cause cause);
