@@ -30,7 +30,6 @@ struct scan_region {
 
 static struct area area[AREAS];
 static char text[65536];
-static int pagemap = -1;
 static bool no_scan;
 
 /* "start-end perms offset dev inode  name" */
@@ -114,7 +113,8 @@ static bool is_present(uint64_t entry)
 }
 
 /* until Linux 6.7: 8 bytes a page. At most @max bytes are found; *ret_first: the first, if any */
-static uint64_t read_entries(uint64_t start, uint64_t end, uint64_t max, uint64_t *ret_first)
+static uint64_t read_entries(int pagemap, uint64_t start, uint64_t end, uint64_t max,
+			     uint64_t *ret_first)
 {
 	static uint64_t entry[512];
 	uint64_t va = start, sum = 0;
@@ -150,11 +150,12 @@ static uint64_t scan(uint64_t start, uint64_t end, uint64_t max, uint64_t *ret_f
 		.category_mask = SCAN_PRESENT | SCAN_FILE,
 		.return_mask = SCAN_PRESENT,
 	};
+	/* opened each time: a program may close what it does not know, and open something else */
+	int i, n, pagemap = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
 	uint64_t sum = 0;
-	int i, n;
 
 	if (pagemap < 0)
-		pagemap = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
+		return 0;
 	while (!no_scan && a.start < end && sum < max) {
 		n = ioctl(pagemap, SCAN, &a);
 		if (n < 0) {
@@ -169,7 +170,10 @@ static uint64_t scan(uint64_t start, uint64_t end, uint64_t max, uint64_t *ret_f
 			break;
 		a.start = a.walk_end;
 	}
-	return no_scan ? read_entries(start, end, max, ret_first) : sum;
+	if (no_scan)
+		sum = read_entries(pagemap, start, end, max, ret_first);
+	close(pagemap);
+	return sum;
 }
 
 uint64_t areas_present(uint64_t start, uint64_t end)

@@ -57,6 +57,18 @@ static const struct balun_policy policy = {
 	.decide = decide,
 };
 
+/* of the process: the worker has a name of its own */
+static void get_comm(char *ret, size_t len)
+{
+	int fd = open("/proc/self/comm", O_RDONLY | O_CLOEXEC);
+	ssize_t n = fd < 0 ? 0 : read(fd, ret, len - 1);
+
+	if (fd >= 0)
+		close(fd);
+	ret[n > 0 ? n : 0] = 0;
+	ret[strcspn(ret, "\n")] = 0;
+}
+
 static void slot_take(void)
 {
 	uint32_t i = __atomic_fetch_add(&run.shared->nslots, 1, __ATOMIC_RELAXED);
@@ -64,7 +76,7 @@ static void slot_take(void)
 	if (i >= RUN_SLOTS)
 		return;
 	run.slot = &run.shared->slot[i];
-	prctl(PR_GET_NAME, run.slot->comm);
+	get_comm(run.slot->comm, sizeof(run.slot->comm));
 	__atomic_store_n(&run.slot->pid, getpid(), __ATOMIC_RELEASE);
 }
 

@@ -96,6 +96,12 @@ import json
 s = json.load(open('$tmp/stats'))
 p = s['processes'][0]
 print(s['status'] == 0 and p['on'] and p['out'] > 64 << 20 and p['faults'] > 0 and p['lost'] == 0)")"
+if "$balun" devices lz4 >/dev/null 2>&1; then
+	is 'compressed' "$want" "$(b --resident 32M --device lz4 -- $py "$tmp/job.py" 128)"
+	is 'encrypted file' "$want" "$(b --resident 32M --device 'crypt(file:size=256M)' -- $py "$tmp/job.py" 128)"
+else
+	skip 'compressed, encrypted' "$("$balun" devices lz4 2>&1 | head -n 1)"
+fi
 is 'chaos' "$want" "$(b --chaos 20000 --device ram:mem=256M -- $py "$tmp/job.py" 128)"
 is 'no follow' "$want" "$(b --resident 32M --no-follow --device ram:mem=256M -- $py "$tmp/job.py" 128)"
 is 'another preload' "$want" "$(LD_PRELOAD=libm.so.6 b --resident 32M --device ram:mem=256M -- $py "$tmp/job.py" 128)"
