@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
+#include <sys/uio.h>
 #include <unistd.h>
 
 /* blocks of the program's heap, small and large, with malloc and free in between */
@@ -329,6 +330,51 @@ static void needs_kernel_faults(struct kit *k)
 			kit_skip("%s", info.how);
 }
 
+struct mapper {
+	struct kit *k;
+	bool stop;
+};
+
+/* the address space changes all the time, elsewhere */
+static void *mapper_main(void *arg)
+{
+	struct mapper *m = arg;
+	void *p;
+
+	while (!__atomic_load_n(&m->stop, __ATOMIC_RELAXED)) {
+		p = mmap(NULL, PAGE, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+		CHECK(p != MAP_FAILED);
+		CHECK_EQ(munmap(p, PAGE), 0);
+	}
+	return NULL;
+}
+
+/* the kernel wants a page of a huge one that cannot come home as a whole, while others map memory
+ */
+static void huge_wanted(struct kit *k)
+{
+	uint64_t len = BALUN_BLOCK_SIZE, va = kit_map(k, len, KIT_RW), i, v;
+	struct iovec to = { &v, sizeof(v) }, from = { (void *)(va + PAGE), sizeof(v) };
+	struct mapper m = { .k = k };
+	pthread_t t;
+
+	needs_kernel_faults(k);
+	madvise((void *)va, len, MADV_HUGEPAGE);
+	t = kit_thread(mapper_main, &m);
+	for (i = 0; i < 30; i++) {
+		kit_fill(k, va, len, i);
+		kit_move(k, va, len, k->dev);
+		CHECK_OK(balun_pin(k->space, (void *)(va + len / 2), len / 2));
+		CHECK_EQ(process_vm_readv(getpid(), &to, 1, &from, 1, 0), sizeof(v));
+		CHECK_OK(balun_unpin(k->space, (void *)(va + len / 2), len / 2));
+		CHECK_EQ(v, *(uint64_t *)(va + PAGE));
+		kit_move(k, va, len, NULL);
+		kit_verify(k, va, len, i);
+	}
+	__atomic_store_n(&m.stop, true, __ATOMIC_RELAXED);
+	kit_join(t);
+}
+
 /* read(2) and write(2) from and to pages that are away */
 static void syscalls(struct kit *k)
 {
@@ -428,6 +474,7 @@ const struct kit_case cases_memory[] = {
 	{ "memory-hugetlb", hugetlb, NULL, KIT_PROCESS },
 	{ "memory-huge-pages", huge, NULL, KIT_PROCESS },
 	{ "memory-huge-parts", huge_parts, NULL, KIT_PROCESS },
+	{ "memory-huge-wanted", huge_wanted, NULL, KIT_PROCESS },
 	{ "memory-program-text", program_text, NULL, KIT_PROCESS },
 	{ "memory-program-data", program_data, NULL, KIT_PROCESS },
 	{ "memory-parts-locked", parts_locked, NULL, KIT_PROCESS },
