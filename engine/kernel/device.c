@@ -397,6 +397,7 @@ int kdevice_attach(void *e, unsigned int dev, struct balun_desc *desc)
 	if (!err)
 		err = make_coherent(d, desc);
 	if (err) {
+		env_reason("no memory, or no addresses, for %lu pages of a device", npages);
 		device_free(d);
 		return err;
 	}

@@ -62,9 +62,10 @@ boot() {
 klog_bad() {
 	grep -aE "^<[0-4]>|^\\[|$reports|Call Trace:" | grep -avE "$harmless"
 }
-# only what says that the kernel is wrong: where allocations fail on purpose, a warning may say so
+# only what says that the kernel is wrong: where allocations fail on purpose, a warning may say so,
+# and add_pages() of x86 takes the first lack of memory for a device's struct pages for a mistake
 klog_severe() {
-	grep -aE "^\\[|$reports" | grep -avE "$harmless"
+	grep -aE "^\\[|$reports" | grep -avE "$harmless|WARNING: .* add_pages\+"
 }
 reports='WARNING:|BUG|KASAN|Oops|general protection|unable to handle|blocked for more than'
 reports+='|possible .* locking|suspicious RCU|lock state|ODEBUG|[Bb]ad page|corruption|refcount_t'
