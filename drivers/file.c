@@ -357,7 +357,6 @@ static int file_open(struct balun_device *dev, const struct balun_options *opt,
 
 	if (!f)
 		return -ENOMEM;
-	f->dev = dev;
 	f->fd = -1;
 	err = file_parse(f, opt, &direct);
 	if (!err)

@@ -24,7 +24,6 @@ struct ring {
 };
 
 struct file {
-	struct balun_device *dev;
 	char path[512];
 	int fd;
 	dev_t st_dev;

@@ -224,8 +224,7 @@ static int ring_lost(struct file *f, struct ring *r, struct extent *x, unsigned 
 			io_uring_cqe_seen(&r->u, cqe);
 			begun--;
 		} else if (env_now_ns() > end) {
-			balun_device_lost(f->dev);
-			return -EIO;
+			return -ENODEV;
 		} else {
 			env_yield();
 		}
@@ -270,7 +269,7 @@ static int ring_run(struct file *f, struct ring *r, const struct balun_copy *op,
 		one = queued ? io_uring_submit_and_wait(&r->u, 1) : 0;
 		if (one < 0 && one != -EINTR) {
 			one = ring_lost(f, r, x, queued);
-			err = err ? err : one;
+			err = err && one != -ENODEV ? err : one;
 		}
 		while (r->works && queued && !io_uring_peek_cqe(&r->u, &cqe)) {
 			one = ring_reap(f, cqe, &e);

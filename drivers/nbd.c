@@ -101,12 +101,12 @@ static int nbd_answer_of(struct nbd *n, struct nbd_slot *slot)
 		nbd_sleep(&slot->state, state, &left);
 	}
 	__atomic_store_n(&slot->waited, 0, __ATOMIC_SEQ_CST);
-	return nbd_is_gone(n) ? -ENODEV : slot->err;
+	return nbd_is_gone(n) ? -ENODEV : env_load_relaxed(&slot->err);
 }
 
 static void nbd_slot_put(struct nbd *n, unsigned int i)
 {
-	n->shared->slot[i].state = NBD_FREE;
+	__atomic_store_n(&n->shared->slot[i].state, NBD_FREE, __ATOMIC_RELAXED);
 	env_mutex_lock(&n->lock);
 	if (n->trim[i])
 		__atomic_fetch_sub(&n->ntrims, 1, __ATOMIC_SEQ_CST);

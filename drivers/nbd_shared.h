@@ -91,7 +91,7 @@ static inline void nbd_wake(uint32_t *word)
  */
 static inline void nbd_answer(struct nbd_slot *slot, int err)
 {
-	slot->err = err;
+	__atomic_store_n(&slot->err, err, __ATOMIC_RELAXED);
 	__atomic_store_n(&slot->state, NBD_DONE, __ATOMIC_SEQ_CST);
 	if (__atomic_load_n(&slot->waited, __ATOMIC_SEQ_CST))
 		nbd_wake(&slot->state);
