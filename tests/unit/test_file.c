@@ -626,6 +626,41 @@ static void costs_exactly_the_page(void **state)
 	munmap(mem, 64 * PAGE);
 }
 
+/* the next one's in the row, some of whose copies fail; what does is still where it was */
+static void from_device_to_device(void **state)
+{
+	struct balun_space_opts opts = { .size = sizeof(opts), .engine = "uffd" };
+	struct balun_space *space;
+	struct balun_device *dev[2];
+	uint64_t i, round;
+	char *mem;
+
+	if (balun_space_create(&opts, &space)) {
+		print_message("%s\n", balun_reason());
+		skip();
+	}
+	if (balun_device_open(space, "inject(lz4:mem=16M):op=copy,every=5", &dev[0])) {
+		print_message("%s\n", balun_reason());
+		balun_space_destroy(space);
+		skip();
+	}
+	snprintf(spec, sizeof(spec), "inject(file:path=%s,size=16M):op=copy_wait,every=7", dir);
+	assert_int_equal(balun_device_open(space, spec, &dev[1]), 0);
+	mem = mmap(NULL, NPAGES * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	for (i = 0; i < NPAGES; i++)
+		page_make(mem + i * PAGE, i % NR_PAGE_KINDS, i + 1);
+	for (round = 0; round < 20; round++)
+		for (i = 0; i < NPAGES; i += 32)
+			balun_migrate(space, mem + i * PAGE, 32 * PAGE, dev[(round + i / 32) % 2],
+				      NULL);
+	for (i = 0; i < NPAGES; i++)
+		assert_true(page_is(mem + i * PAGE, i % NR_PAGE_KINDS, i + 1));
+	assert_int_equal(balun_device_close(dev[0]), 0);
+	assert_int_equal(balun_device_close(dev[1]), 0);
+	balun_space_destroy(space);
+	munmap(mem, NPAGES * PAGE);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -643,6 +678,7 @@ int main(void)
 		cmocka_unit_test(nothing_is_left_after_kill),
 		cmocka_unit_test(block_device),
 		cmocka_unit_test(costs_exactly_the_page),
+		cmocka_unit_test(from_device_to_device),
 		cmocka_unit_test(full_file_system),
 	};
 
