@@ -82,7 +82,7 @@ static int rw(struct file *f, const struct extent *x, uint64_t done)
 	if (!x->npages)
 		return 0;
 	if (!file_fd_is_ours(f))
-		return -EBADF;
+		return -ENODEV;
 	return rw_can(f, x) ? rw_straight(f, x, done) : rw_bounced(f, x);
 }
 
