@@ -12,9 +12,11 @@
  * it is touched: 4 KiB for each 2 MiB of device memory that was ever used. Core uses a place from
  * one thread at a time, so an entry needs no lock.
  *
- * **Pool**: chunks of 64 KiB, each of objects of one size. Empty ones are given back to the system,
- * but for a few. Chunks are never unmapped before close(), so whatever an entry says, reading is
- * safe; and LZ4_decompress_safe() writes nothing beyond the page, whatever it reads.
+ * **Pool**: chunks of 16 KiB, each of objects of one size. Empty ones are given back to the system,
+ * but for 2 MiB; of larger chunks too few become empty when pages go as it comes (with four of five
+ * gone, chunks of 64 KiB gave nothing back, these a third). Chunks are never unmapped before
+ * close(), so whatever an entry says, reading is safe; and LZ4_decompress_safe() writes nothing
+ * beyond the page, whatever it reads.
  *
  * **Locks**: slot (compression; for one copy()) > class (chunks with room) > pool (empty chunks).
  * The last two are held for some instructions, never over a system call: trim() takes them.
@@ -32,7 +34,7 @@
 #endif
 
 #define PAGE	    BALUN_PAGE_SIZE
-#define CHUNK_SHIFT 16
+#define CHUNK_SHIFT 14
 #define CHUNK_BYTES (1UL << CHUNK_SHIFT)
 #define UNIT_SHIFT  6 /* an object is a multiple of 64 bytes */
 #define UNIT	    (1UL << UNIT_SHIFT)
@@ -41,7 +43,7 @@
 #define CLASS_PAGE  (PACKED_MAX / UNIT) /* the class of whole pages, after those of packed ones */
 #define NR_CLASSES  (CLASS_PAGE + 1)
 #define NR_SLOTS    16
-#define KEEP_CHUNKS 32 /* empty ones that stay populated */
+#define KEEP_CHUNKS 128 /* empty ones that stay populated */
 #define WORD_BYTES  sizeof(uint64_t)
 
 /*
