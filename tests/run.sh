@@ -238,9 +238,10 @@ variant() { # name, meson arguments...: another build directory, quietly
 specs=(ram soft 'dmirror:coherent=1' 'trace(soft)' 'inject(soft)')
 # stores: wrappers all in one, and one by one
 failing='mirror(inject(ram):op=copy_wait,nth=7,lost=1,ram)'
-stores=("stripe(crypt(ram),$failing)" lz4 'file:size=64M,direct=0')
-stores_all=('trace(lz4):quiet=1' 'inject(lz4)' 'trace(file:size=64M):quiet=1'
-	'inject(file:size=64M,direct=0)' 'crypt(ram)' 'stripe(ram,ram,ram)' "$failing")
+stores=("stripe(crypt(ram),$failing)" lz4 'file:path=/dev/shm,size=64M,direct=0')
+stores_all=('trace(lz4):quiet=1' 'inject(lz4)' 'trace(file:path=/dev/shm,size=64M,direct=0):quiet=1'
+	'inject(file:path=/dev/shm,size=64M,direct=0)'
+	'crypt(mirror(lz4,file:path=/dev/shm,size=64M,direct=0))' 'crypt(ram)' 'stripe(ram,ram,ram)' "$failing")
 export BUILD slow=1
 
 abi
@@ -254,6 +255,7 @@ suite sim/20000 200 "$BUILD/tests/sim/sim_stress" --seed 1 --count 20000
 if [ $all -eq 1 ]; then
 	conform uffd "${stores_all[@]}"
 	conform sim "${stores_all[@]}"
+	slow=4 conform uffd file:size=64M # past the page cache, as the disk allows
 	nbd uffd
 	nbd sim
 	suite module 600 scripts/module.sh
