@@ -118,6 +118,7 @@ static struct chunk *chunk_find(const void *p)
 void *env_coherent_alloc(size_t bytes)
 {
 	struct chunk *c;
+	size_t done;
 
 	mutex_lock(&lock);
 	if (!parsed)
@@ -126,7 +127,11 @@ void *env_coherent_alloc(size_t bytes)
 	mutex_unlock(&lock);
 	if (!c)
 		return env_pages_alloc(bytes);
-	memset(c->p, 0, bytes);
+	/* a device may have hundreds of MiB: piece by piece */
+	for (done = 0; done < bytes; done += min_t(size_t, SZ_2M, bytes - done)) {
+		memset(c->p + done, 0, min_t(size_t, SZ_2M, bytes - done));
+		cond_resched();
+	}
 	return c->p;
 }
 
