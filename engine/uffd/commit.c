@@ -401,6 +401,28 @@ static void commit_unread(struct uffd *u, struct transit *t, struct engine_batch
 	}
 }
 
+/*
+ * Places that did not become anybody's are free from now on, and a free place of a device's host
+ * memory is empty: what a failed copy has left there would be taken for what MOVE has put there and
+ * not counted (moved_unsaid()), by the next page that is a hole.
+ */
+static void empty_unused(struct uffd *u, const struct engine_batch *b)
+{
+	uint64_t base = (uintptr_t)u->device[b->dst].host_base;
+	unsigned int i, n;
+
+	for (i = env_bits_next(b->want, 0, true); base && u->move && i < BLOCK_PAGES;
+	     i = env_bits_next(b->want, i + n, true)) {
+		n = 1;
+		if (b->status[i] == PAGE_MOVED)
+			continue;
+		while (i + n < BLOCK_PAGES && env_bit(b->want, i + n) &&
+		       b->status[i + n] != PAGE_MOVED && b->place[i + n] == b->place[i] + n)
+			n++;
+		frames_empty(u, base + b->place[i] * PAGE, n * PAGE);
+	}
+}
+
 /* ---- home ---- */
 
 /* install n pages at @va from host memory @src: *ret_done bytes; 0 or -errno at that page */
@@ -550,6 +572,8 @@ void uffd_commit(void *e, struct engine_batch *b)
 	else
 		commit_home(u, t, b);
 	commit_unread(u, t, b);
+	if (b->dst)
+		empty_unused(u, b);
 	if (slot)
 		settle_slot(t, b);
 	env_list_del(&t->link);

@@ -120,6 +120,30 @@ static void device_to_device_fails(struct kit *k)
 	CHECK_EQ(kit_stats(k).lost_pages, 0);
 }
 
+/* what a copy that failed has left in device memory is nobody's: memory that was never touched gets
+ * the same places, and is zeros */
+static void fails_then_zeros(struct kit *k)
+{
+	uint64_t len = 2 * MIB, va = kit_filled(k, len, 7), hole = kit_map(k, len, KIT_RW), i;
+	struct balun_device *b = kit_device(k, "mem=2M");
+	struct balun_counts c;
+
+	kit_move(k, va, len, k->dev);
+	probe_fail(b, PROBE_WAIT, 1, PROBE_FOREVER, -EIO);
+	c = kit_migrate(k, va, len, b);
+	CHECK_EQ(c.failed, len / PAGE);
+	probe_fail(b, PROBE_WAIT, 1, 0, 0);
+	/* a page table is there, and holes in it */
+	for (i = 0; i < len; i += 2 * PAGE)
+		kit_fill(k, hole + i, PAGE, 8);
+	kit_move(k, hole, len, b);
+	for (i = 0; i < len; i += 2 * PAGE) {
+		kit_verify(k, hole + i, PAGE, 8);
+		kit_verify_zero(k, hole + i + PAGE, PAGE);
+	}
+	kit_verify(k, va, len, 7);
+}
+
 static void many(struct kit *k)
 {
 	struct balun_device *d[4] = { k->dev };
@@ -279,6 +303,7 @@ const struct kit_case cases_device[] = {
 	{ "device-to-device-direct", direct, "host=0", KIT_PEER },
 	{ "device-to-device-staged", staged, "host=0,peer=0", 0 },
 	{ "device-to-device-fails", device_to_device_fails, "host=0", 0 },
+	{ "device-to-device-fails-then-zeros", fails_then_zeros, "host=0", 0 },
 	{ "device-many", many, NULL, 0 },
 	{ "full-device", full, "mem=8M", 0 },
 	{ "full-device-copied", full, "mem=8M,host=0", 0 },
