@@ -147,17 +147,13 @@ static uint64_t op_max(const struct balun_device *dev)
 	return env_dma_max(dev->desc.dma_device);
 }
 
-/* of host memory that core or a driver got, and that is mapped by the page */
-static uint64_t stage_max(const struct balun_device *dev)
-{
-	return dev->desc.dma_device ? BALUN_PAGE_SIZE : UINT64_MAX;
-}
-
-/* the half of a staged copy that @dev does */
+/* the half of a staged copy that @dev does: to or from @host, which is mapped by the page */
 static int stage(struct balun_space *sp, struct core_work *w, unsigned int i,
 		 struct balun_device *dev, const struct balun_copy *op)
 {
-	return run_ops(sp, w, dev, op_add(w, 0, i, *op, stage_max(dev)));
+	uint64_t max = dev->desc.dma_device ? BALUN_PAGE_SIZE : UINT64_MAX;
+
+	return run_ops(sp, w, dev, op_add(w, 0, i, *op, max));
 }
 
 /* device to device through host memory, a piece at a time */
@@ -194,12 +190,15 @@ static bool peer_addr(struct balun_space *sp, const struct engine_piece *p, uint
 				   ret_addr);
 }
 
-/* a place of a device whose memory is the host's, as system memory */
-static bool host_addr(const struct balun_device *dev, uint64_t *addr)
+/* a place of a device whose memory is the host's, as system memory; by DMA it goes through a
+ * buffer, for not all of such memory can be mapped for it */
+static bool host_addr(struct balun_space *sp, const struct engine_piece *p, uint64_t *ret_addr)
 {
-	if (!(dev->desc.caps & BALUN_CAP_HOST_MEMORY))
+	const struct balun_device *src = sp->device[p->src_dev];
+
+	if (!(src->desc.caps & BALUN_CAP_HOST_MEMORY) || sp->device[p->dst_dev]->desc.dma_device)
 		return false;
-	*addr += (uintptr_t)dev->desc.host_base;
+	*ret_addr = (uintptr_t)src->desc.host_base + p->src;
 	return true;
 }
 
@@ -211,8 +210,8 @@ static void copy_to_device(struct balun_space *sp, struct core_work *w)
 
 	for (i = 0; i < b->npieces; i++) {
 		const struct engine_piece *p = &b->piece[i];
-		uint64_t src = p->src, max = op_max(sp->device[b->dst]);
 		uint32_t kind = p->src_kind;
+		uint64_t src = p->src;
 
 		if (!wants_copy(b, p))
 			continue;
@@ -222,9 +221,8 @@ static void copy_to_device(struct balun_space *sp, struct core_work *w)
 				kind = BALUN_KIND_PEER;
 				core_count(&sp->stats.peer_bytes,
 					   (uint64_t)p->npages << BALUN_PAGE_SHIFT);
-			} else if (host_addr(sp->device[p->src_dev], &src)) {
+			} else if (host_addr(sp, p, &src)) {
 				kind = BALUN_KIND_SYSTEM;
-				max = stage_max(sp->device[b->dst]);
 			} else {
 				env_bit_set(staged, i);
 				continue;
@@ -235,7 +233,7 @@ static void copy_to_device(struct balun_space *sp, struct core_work *w)
 						.dst_kind = BALUN_KIND_LOCAL,
 						.src = src,
 						.src_kind = kind },
-			   max);
+			   op_max(sp->device[b->dst]));
 	}
 	if (n)
 		run_ops(sp, w, sp->device[b->dst], n);

@@ -138,19 +138,18 @@ void core_free_place(struct balun_device *dev, uint32_t pgno, uint32_t npages)
 int core_device_spill(struct balun_device *dev, struct balun_device *to)
 {
 	struct balun_space *sp = dev->space;
-	unsigned int id = to ? to->id : 0, at, next;
-	int err = 0;
+	unsigned int id = to ? to->id : 0, at;
 
 	env_mutex_lock(&sp->devices_lock);
-	/* to itself alone means nowhere; over others it would never end */
-	for (at = id; at && to != dev && !err; at = at == next ? 0 : next) {
-		next = at == dev->id || !sp->device[at] ? 0 : sp->device[at]->spill;
-		err = at == dev->id || !sp->device[at] ? -EINVAL : 0;
-	}
-	if (!err)
+	/* along the row to its end, which is home or a device that spills to itself: @dev is not on
+	 * it, or an eviction would never end. Who is in a row is open: core_device_unspill() */
+	for (at = id; to != dev && at && at != dev->id; at = sp->device[at]->spill)
+		if (sp->device[at]->spill == at)
+			break;
+	if (to == dev || at != dev->id)
 		env_store_relaxed(&dev->spill, id);
 	env_mutex_unlock(&sp->devices_lock);
-	return err;
+	return to == dev || at != dev->id ? 0 : -EINVAL;
 }
 
 /* devices_lock held: @id is closed */

@@ -7,6 +7,7 @@
 /* from this streak on (the policy's window is the block by then) whole blocks ahead, at most 8 */
 #define AHEAD_STREAK 5
 #define AHEAD_SHIFT  3u
+
 /* the faulted page alone, after a failure in company; -EIO: it is lost */
 static int home_alone(struct balun_space *sp, uint64_t block, unsigned int page)
 {

@@ -243,7 +243,7 @@ struct balun_driver {
 	 * @trim: O what is in device memory at [off, off + len) is not needed any more: the place
 	 * is free, holds nothing of anybody until it is written to, and is given out again only
 	 * after trim has returned. Not with @free, which says the same. Any context: may not sleep
-	 * for long, nor take a lock that copy() holds.
+	 * for long, nor take a lock that copy() holds while it waits.
 	 */
 	void (*trim)(void *priv, uint64_t off, uint64_t len);
 };
