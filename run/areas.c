@@ -1,9 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only OR MIT
 /*
  * The program's memory, as the kernel has it: anonymous private mappings that may be read and
- * written. Balun's own is not among them (it has a name, or the first query says that it cannot
- * move), nor what other parts of the engine leave alone: it is asked for nothing that it would
- * refuse.
+ * written, without Balun's own.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -30,7 +28,8 @@ struct scan_region {
 
 static struct area area[AREAS];
 static char text[65536];
-static bool no_scan;
+static bool no_scan; /* a kernel before 6.7 */
+static bool named;   /* Balun's memory was seen by its name */
 
 /* "start-end perms offset dev inode  name" */
 static bool parse(const char *line, struct area *ret)
@@ -53,13 +52,14 @@ static bool parse(const char *line, struct area *ret)
 	       (!strncmp(name, "[anon:", 6) && strncmp(name, "[anon:balun", 11));
 }
 
-/* of Balun, where the kernel has no names for anonymous memory */
+/* Balun's own memory has a name where the kernel has names for anonymous memory; elsewhere it is
+ * asked for */
 static bool is_movable(const struct area *a)
 {
 	struct balun_extent e;
 	size_t n = 0;
 
-	return !run.space ||
+	return !run.space || named ||
 	       (!balun_query(run.space, (void *)(uintptr_t)a->start, RUN_PAGE, &e, 1, &n) && n &&
 		e.flags & BALUN_EXTENT_MOVABLE);
 }
@@ -68,12 +68,12 @@ static unsigned int add(unsigned int n, const char *line)
 {
 	struct area a;
 
-	if (n == AREAS || !parse(line, &a))
+	named |= strstr(line, "[anon:balun") != NULL;
+	if (n == AREAS || !parse(line, &a) || !is_movable(&a))
 		return n;
-	/* neighbours are one, which the kernel does not do if they differ in something else */
 	if (n && area[n - 1].end == a.start)
 		area[n - 1].end = a.end;
-	else if (is_movable(&a))
+	else
 		area[n++] = a;
 	return n;
 }

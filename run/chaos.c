@@ -56,6 +56,6 @@ uint64_t chaos_look(void)
 	for (i = 0; a && i < 16; i++)
 		moved += move_some(a, n);
 	if (!(rounds++ % 64))
-		run_note(areas_rss());
+		run_note(keep_resident());
 	return moved * 1000000000ULL > (run_now_ns() - t0) * run.shared->chaos ? 500000 : 0;
 }

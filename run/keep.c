@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only OR MIT
 /*
  * Looks now and then how much of the program's memory is in RAM, and takes some of it out when that
- * is more than the limit. A look is two system calls; only when all
- * anonymous memory together comes near the limit it is told apart whose it is.
+ * is more than the limit. A look is three system calls; only when all anonymous memory together
+ * comes near the limit it is told apart whose it is.
  *
  * Victims are found by a hand that goes round the address space by blocks of 2 MiB. What it finds
  * goes to the waiting room (room.c), and from there to a device if nobody wants it back.
@@ -10,13 +10,12 @@
 #include "run/run.h"
 
 #define LOOK_NS	    5000000ULL	/* between looks near the limit */
-#define LOOK_FAR_NS 20000000ULL /* and far from it */
+#define LOOK_FAR_NS 20000000ULL /* and far from it, or when nothing more can be taken out */
 
 static uint64_t hand; /* the next block to look at */
 static uint64_t own;  /* of the anonymous memory in RAM, Balun's: as of the last count */
 
-/* the program's bytes in RAM, without those in the waiting room */
-static uint64_t at_home(void)
+uint64_t keep_resident(void)
 {
 	unsigned int i, n = 0;
 	const struct area *a = areas_read(&n);
@@ -26,7 +25,7 @@ static uint64_t at_home(void)
 		sum += areas_present(a[i].start, a[i].end);
 	rss = areas_rss();
 	own = rss > sum ? rss - sum : 0;
-	return sum;
+	return sum + room_bytes(); /* which is in RAM too, as Balun's */
 }
 
 /* the next block that has pages in RAM, from the hand on; 0: none */
@@ -50,8 +49,8 @@ static uint64_t next_block(const struct area *a, unsigned int n)
 #define TRIES 64
 
 /* Until @bytes less are in RAM. What goes to the room is in RAM still: it counts when it goes on,
- * to make place for others or because nothing else is left. */
-static void take_out(uint64_t bytes)
+ * to make place for others or because nothing else is left. false: nothing went. */
+static bool take_out(uint64_t bytes)
 {
 	unsigned int n = 0, i, wraps = 0;
 	const struct area *a = areas_read(&n);
@@ -66,22 +65,22 @@ static void take_out(uint64_t bytes)
 			gone += room_push(block) + before - room_bytes();
 	}
 	if (gone < want)
-		room_empty(want - gone);
+		gone += room_empty(want - gone);
+	return gone > 0;
 }
 
 uint64_t keep_look(void)
 {
 	const uint64_t limit = run.shared->resident, slack = limit / 16;
 	uint64_t rss = areas_rss(), resident;
+	bool stuck;
 
 	if (rss <= limit / 4)
 		return LOOK_FAR_NS;
 	if (rss <= limit + own)
 		return LOOK_NS;
-	resident = at_home() + room_bytes();
-	if (resident > limit && !run_begin())
-		take_out(resident - limit + slack);
-	if (run.space)
-		run_note(resident);
-	return LOOK_NS;
+	resident = keep_resident();
+	stuck = resident > limit && (run_begin() || !take_out(resident - limit + slack));
+	run_note(resident);
+	return stuck ? LOOK_FAR_NS : LOOK_NS;
 }

@@ -15,6 +15,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
+#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -22,8 +23,9 @@
 #include "run/run.h"
 
 struct run run;
-static pthread_mutex_t begin_lock = PTHREAD_MUTEX_INITIALIZER;
-static int begun; /* 1: there is a space; -errno: there will be none */
+/* 0: no space yet; 1: one is being made, or was: the engine's handlers of fork() may be there;
+ * 2: it is there; -errno: there will be none. The worker's, read at the end and in fork() */
+static int begun;
 
 uint64_t run_now_ns(void)
 {
@@ -85,25 +87,25 @@ static uint64_t room_size(void)
 {
 	uint64_t bytes = run.shared->resident / 8;
 
-	bytes = bytes < 4 * RUN_BLOCK / 2 ? 4 * RUN_BLOCK / 2 : bytes;
+	bytes = bytes < 2 * RUN_BLOCK ? 2 * RUN_BLOCK : bytes;
 	return (bytes > 256ULL << 20 ? 256ULL << 20 : bytes) & ~(RUN_BLOCK - 1);
 }
 
-static bool behind_engine; /* see forked_early() */
-static void forked_late(void);
+static void fork_behind(void), forked_behind(void); /* see forked_early() */
 
 static int begin(void)
 {
 	struct balun_space_opts opts = { .size = sizeof(opts),
 					 .engine = "uffd",
 					 .policy = &policy };
+	static bool registered; /* for good, in children too */
 	unsigned int i;
 	int err;
 
 	slot_take();
 	err = balun_space_create(&opts, &run.space);
-	if (!behind_engine && !pthread_atfork(NULL, NULL, forked_late))
-		behind_engine = true;
+	if (!registered)
+		registered = !pthread_atfork(fork_behind, NULL, forked_behind);
 	for (i = 0; !err && i < run.shared->ndevices; i++) {
 		err = balun_device_open(run.space, run.shared->device[i], &run.device[i]);
 		run.ndevices += !err;
@@ -125,12 +127,12 @@ int run_begin(void)
 {
 	int err;
 
-	pthread_mutex_lock(&begin_lock);
-	if (!begun)
-		begun = begin() ?: 1;
-	err = begun < 0 ? begun : 0;
-	pthread_mutex_unlock(&begin_lock);
-	return err;
+	if (!begun) {
+		__atomic_store_n(&begun, 1, __ATOMIC_RELEASE);
+		err = begin();
+		__atomic_store_n(&begun, err ? err : 2, __ATOMIC_RELEASE);
+	}
+	return begun < 0 ? begun : 0;
 }
 
 static uint64_t sum(const uint64_t *by_cause)
@@ -145,12 +147,11 @@ static uint64_t sum(const uint64_t *by_cause)
 
 void run_note(uint64_t resident)
 {
-	static struct balun_stats st;
 	struct balun_device_info info = { .size = sizeof(info) };
+	struct balun_stats st = { .size = sizeof(st) };
 	struct run_slot *s = run.slot;
 	unsigned int i;
 
-	st.size = sizeof(st);
 	if (!s || !run.space || balun_stats(run.space, &st))
 		return;
 	s->resident = resident;
@@ -204,43 +205,53 @@ static void worker_start(void)
 }
 
 /* The parent's space does not serve the child, which has every byte. */
-static void forked(void)
+static void forked(bool start)
 {
 	struct run_shared *shared = run.shared;
 
 	memset(&run, 0, sizeof(run));
 	run.shared = shared;
 	begun = 0;
-	pthread_mutex_init(&begin_lock, NULL);
 	room_forget();
-	if (shared->follow)
+	if (start && shared->follow)
 		worker_start();
 }
 
 /*
- * Handlers run in the order in which they were registered, and the worker may begin only when the
- * engine's has run. That comes with the first space: from then on ours behind it does it.
+ * In a child the worker may begin only when the engine's handler has run. Handlers of children run
+ * in the order in which they were registered. The engine's comes with the first space, and ours
+ * behind it then: a fork() that has it says so before (@behind). One that has not comes before the
+ * first space; or the handlers are just being registered, and the child goes on without a worker.
  */
-static void forked_early(void)
+static bool behind;
+
+static void fork_behind(void)
 {
-	if (!behind_engine)
-		forked();
+	behind = true;
 }
 
-static void forked_late(void)
+static void forked_behind(void)
 {
-	forked();
+	forked(true);
+}
+
+static void forked_early(void)
+{
+	if (!behind)
+		forked(!__atomic_load_n(&begun, __ATOMIC_ACQUIRE));
 }
 
 static struct run_shared *shared_map(const char *path)
 {
 	int fd = open(path, O_RDWR | O_CLOEXEC);
 	struct run_shared *s = MAP_FAILED;
+	struct stat st;
 
-	if (fd >= 0) {
+	if (fd < 0)
+		return NULL;
+	if (!fstat(fd, &st) && st.st_size == sizeof(*s))
 		s = mmap(NULL, sizeof(*s), PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
-		close(fd);
-	}
+	close(fd);
 	if (s != MAP_FAILED && s->magic == RUN_MAGIC)
 		return s;
 	if (s != MAP_FAILED)
@@ -265,6 +276,6 @@ __attribute__((constructor)) static void start(void)
 
 __attribute__((destructor)) static void stop(void)
 {
-	if (run.space)
-		run_note(run.slot ? run.slot->resident : 0);
+	if (__atomic_load_n(&begun, __ATOMIC_ACQUIRE) == 2 && run.slot)
+		run_note(run.slot->resident);
 }

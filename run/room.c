@@ -6,9 +6,10 @@
  * when the room is full goes on to the devices behind it, the oldest first. That is what Balun does
  * with devices in a row (balun_device_spill()).
  */
+#include <stdio.h>
+
 #include "run/run.h"
 
-static uint64_t size;
 static uint32_t id; /* of the room, for the policy: 0 none */
 
 /* the room, then the devices in order; the last is full when it is full */
@@ -29,16 +30,10 @@ static int chain(void)
 int room_open(uint64_t bytes)
 {
 	struct balun_device_info info = { .size = sizeof(info) };
-	char spec[48] = "ram:mem=", digits[24];
-	unsigned int n = 8, d = 0;
-	uint64_t v;
+	char spec[48];
 	int err;
 
-	size = bytes;
-	for (v = bytes; v; v /= 10)
-		digits[d++] = '0' + v % 10;
-	while (d)
-		spec[n++] = digits[--d];
+	snprintf(spec, sizeof(spec), "ram:mem=%llu", (unsigned long long)bytes);
 	err = bytes ? balun_device_open(run.space, spec, &run.room) : 0;
 	if (!err)
 		err = chain();

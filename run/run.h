@@ -103,6 +103,7 @@ uint64_t room_empty(uint64_t bytes); /* so much goes on to the devices; how much
 
 /* a look, and what follows from it: ns until the next one */
 uint64_t keep_look(void);
+uint64_t keep_resident(void); /* the program's bytes in RAM, counted */
 uint64_t chaos_look(void);
 
 #endif

@@ -168,7 +168,8 @@ static bool find_program(const char *name, char *ret)
 		return snprintf(ret, PATH_MAX, "%s", name) < PATH_MAX && !access(ret, F_OK);
 	for (;; path = end + 1) {
 		end = strchrnul(path, ':');
-		if (snprintf(ret, PATH_MAX, "%.*s/%s", (int)(end - path), path, name) < PATH_MAX &&
+		if (snprintf(ret, PATH_MAX, "%.*s/%s", end == path ? 1 : (int)(end - path),
+			     end == path ? "." : path, name) < PATH_MAX &&
 		    !access(ret, X_OK))
 			return true;
 		if (!*end)
@@ -434,16 +435,12 @@ static void json_slot(FILE *f, const struct run_slot *p)
 		(unsigned long long)p->lost);
 }
 
-static int write_stats(const char *path, const struct run_shared *s, int status, uint64_t ns)
+/* @f: opened before the program began, so that a bad name is told then */
+static int write_stats(FILE *f, const struct run_shared *s, int status, uint64_t ns)
 {
-	FILE *f = fopen(path, "we");
 	unsigned int i;
 	int err;
 
-	if (!f) {
-		tool_error("run", "--stats %s: %s", path, strerror(errno));
-		return EXIT_USAGE;
-	}
 	fprintf(f, "{\"status\":%d,\"ns\":%llu,\"resident_limit\":%llu,\"processes\":[", status,
 		(unsigned long long)ns, (unsigned long long)s->resident);
 	for (i = 0; i < s->nslots && i < RUN_SLOTS; i++) {
@@ -452,11 +449,10 @@ static int write_stats(const char *path, const struct run_shared *s, int status,
 	}
 	fputs("]}\n", f);
 	err = ferror(f);
-	if (fclose(f) || err) {
-		tool_error("run", "--stats %s: %s", path, strerror(errno));
-		return EXIT_USAGE;
-	}
-	return 0;
+	if (!fclose(f) && !err)
+		return 0;
+	tool_error("run", "--stats: %s", strerror(errno));
+	return EXIT_USAGE;
 }
 
 /* ends as the program did */
@@ -482,6 +478,7 @@ int cmd_run(int argc, char **argv)
 {
 	struct options o = { 0 };
 	struct run_shared *shared = NULL;
+	FILE *stats = NULL;
 	char file[PATH_MAX];
 	const char *why;
 	struct timespec t0, t1;
@@ -502,6 +499,10 @@ int cmd_run(int argc, char **argv)
 		return code;
 	if (!code && !(shared = shared_make(&o)))
 		return EXIT_IMPOSSIBLE;
+	if (shared && o.stats && !(stats = fopen(o.stats, "we"))) {
+		tool_error("run", "--stats %s: %s", o.stats, strerror(errno));
+		return EXIT_USAGE;
+	}
 	clock_gettime(CLOCK_MONOTONIC, &t0);
 	status = run_program(file, argv, &err);
 	clock_gettime(CLOCK_MONOTONIC, &t1);
@@ -509,9 +510,8 @@ int cmd_run(int argc, char **argv)
 		return not_begun(argv[0], err);
 	if (shared && !o.quiet)
 		say(shared);
-	if (shared && o.stats &&
-	    write_stats(o.stats, shared, status,
-			(t1.tv_sec - t0.tv_sec) * 1000000000LL + t1.tv_nsec - t0.tv_nsec))
+	if (stats && write_stats(stats, shared, status,
+				 (t1.tv_sec - t0.tv_sec) * 1000000000LL + t1.tv_nsec - t0.tv_nsec))
 		return EXIT_USAGE;
 	return end_as(status);
 }

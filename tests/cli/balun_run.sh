@@ -41,12 +41,15 @@ is 'bad size' 2 "$(b --resident 12Q -- true 2>/dev/null; echo $?)"
 is 'small size' 2 "$(b --resident 1M -- true 2>/dev/null; echo $?)"
 is 'bad chaos' 2 "$(b --chaos x -- true 2>/dev/null; echo $?)"
 is 'bad device' 2 "$(b --resident 64M --device nosuch:x=1 -- true 2>/dev/null; echo $?)"
+is 'bad statistics' 2 "$(b --resident 64M --stats /nowhere/x -- touch "$tmp/began" 2>/dev/null; echo $?)"
+is 'bad statistics begin nothing' 1 "$(test -e "$tmp/began"; echo $?)"
+is 'found in .' 0 "$(cd "$tmp" && cp /bin/true mytrue && PATH=:/bin b --resident 64M -- mytrue; echo $?)"
 is 'its own options' '--resident x' "$(b --resident 64M echo --resident x)"
 
 # a signal that is sent to balun is the program's
 "$balun" run --quiet --resident 64M -- sh -c 'trap "echo got; exit 5" TERM; echo up; while :; do sleep 0.1; done' >"$tmp/sig" &
 pid=$!
-while ! grep -q up "$tmp/sig"; do :; done
+while kill -0 $pid 2>/dev/null && ! grep -q up "$tmp/sig"; do sleep 0.01; done
 kill -TERM $pid
 wait $pid
 is 'sent signal' '5 up got' "$? $(tr '\n' ' ' <"$tmp/sig" | sed 's/ $//')"
@@ -54,10 +57,18 @@ is 'sent signal' '5 up got' "$? $(tr '\n' ' ' <"$tmp/sig" | sed 's/ $//')"
 # who is killed takes the program along
 "$balun" run --quiet --resident 64M -- sleep 1000.25 &
 pid=$!
-while ! child=$(pgrep -P $pid) || ! grep -q 'sleep' "/proc/$child/cmdline" 2>/dev/null; do :; done
+child=
+while kill -0 $pid 2>/dev/null && ! grep -q sleep "/proc/${child:-0}/cmdline" 2>/dev/null; do
+	child=$(pgrep -P $pid)
+	sleep 0.01
+done
 kill -9 $pid
 { wait $pid; } 2>/dev/null
-while kill -0 "$child" 2>/dev/null; do :; done
+for _ in $(seq 1000); do
+	kill -0 "$child" 2>/dev/null || break
+	sleep 0.01
+done
+if kill -0 "$child" 2>/dev/null; then fail 'killed, and the program lives on'; fi
 pass && echo 'ok killed with it'
 
 # ---- what it refuses ----
