@@ -219,10 +219,8 @@ static int not_remote(const struct balun_space *space)
 int balun_offload(struct balun_space *space, const void *addr, size_t len, struct balun_device *dev,
 		  struct balun_counts *ret_counts)
 {
-	int err = check_space(space);
+	int err = check_space(space) ?: not_remote(space);
 
-	if (!err)
-		err = not_remote(space);
 	if (!err && !dev)
 		err = -EINVAL;
 	return err ? err : migrate(space, addr, len, dev, true, ret_counts);
@@ -230,10 +228,8 @@ int balun_offload(struct balun_space *space, const void *addr, size_t len, struc
 
 int balun_device_spill(struct balun_device *dev, struct balun_device *to)
 {
-	int err = dev ? check_space(dev->space) : -EINVAL;
+	int err = dev ? check_space(dev->space) ?: not_remote(dev->space) : -EINVAL;
 
-	if (!err)
-		err = not_remote(dev->space);
 	if (!err && to && to->space != dev->space)
 		err = -EINVAL;
 	return err ? err : core_device_spill(dev, to);
@@ -600,40 +596,4 @@ int balun_fence(struct balun_space *space)
 	if (!err)
 		space->engine->fence(space->e);
 	return err;
-}
-
-int balun_bus_read(struct balun_space *space, uint64_t addr, void *buf, size_t len)
-{
-	if (remote_of(space))
-		return -EOPNOTSUPP; /* its devices are elsewhere */
-	return space->engine->bus_read(space->e, addr, buf, len);
-}
-
-int balun_bus_write(struct balun_space *space, uint64_t addr, const void *buf, size_t len)
-{
-	if (remote_of(space))
-		return -EOPNOTSUPP; /* its devices are elsewhere */
-	return space->engine->bus_write(space->e, addr, buf, len);
-}
-
-void *balun_bus_ptr(uint64_t addr, size_t len)
-{
-	(void)len;
-	return (void *)(uintptr_t)addr;
-}
-
-uint64_t balun_bus_addr(const void *p)
-{
-	return (uintptr_t)p;
-}
-
-void *balun_mem_alloc(size_t bytes)
-{
-	return env_pages_alloc((bytes + BALUN_PAGE_SIZE - 1) & ~(BALUN_PAGE_SIZE - 1));
-}
-
-void balun_mem_free(void *p, size_t bytes)
-{
-	if (p)
-		env_pages_free(p, (bytes + BALUN_PAGE_SIZE - 1) & ~(BALUN_PAGE_SIZE - 1));
 }
