@@ -2,7 +2,7 @@
 # Verbs only; meson.build knows how.
 #
 #   make                 build/balun and build/libbalun.so, usable in place
-#   make demo            the main job on this machine's package database
+#   make demo            the main job on this machine's package database; a program in 64 MiB of RAM
 #   make check           every test that needs nothing special; under 5 minutes
 #   make check-all       also sanitizers, clang, kernel objects, long runs
 #   make check-hmm-selftest  the kernel's own HMM selftest (REPEAT=1000 SOURCE=tree)
@@ -51,6 +51,8 @@ $(BUILD)/build.ninja: $(meson_files) | setup
 
 demo: all
 	$(BUILD)/balun demo
+	@echo
+	@BUILD=$(BUILD) examples/words.sh
 
 check:
 	@scripts/setup.sh check

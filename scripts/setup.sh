@@ -26,6 +26,7 @@ if [ "$goal" != module ]; then
 	need_cmd meson meson
 	need_cmd ninja ninja-build
 	need_cmd pkg-config pkg-config
+	need_cmd python3 python3
 	need_file /usr/include/stdio.h libc6-dev
 	need_file /usr/include/linux/userfaultfd.h linux-libc-dev
 	# drivers that are left out without them
@@ -42,7 +43,6 @@ if [ "$goal" != build ] && [ "$goal" != model ] && [ "$goal" != module ]; then
 	need_cmd mandoc mandoc
 	need_cmd nbdkit nbdkit
 	need_cmd nm binutils
-	need_cmd python3 python3
 fi
 if [ "$goal" = check-hmm-selftest ] || [ "$goal" = check-all ]; then
 	need_cmd xz xz-utils

@@ -122,5 +122,10 @@ fi
 is 'chaos' "$want" "$(b --chaos 20000 --device ram:mem=256M -- $py "$tmp/job.py" 128)"
 is 'no follow' "$want" "$(b --resident 32M --no-follow --device ram:mem=256M -- $py "$tmp/job.py" 128)"
 is 'another preload' "$want" "$(LD_PRELOAD=libm.so.6 b --resident 32M --device ram:mem=256M -- $py "$tmp/job.py" 128)"
+if "$balun" devices lz4 >/dev/null 2>&1; then
+	out=$(BUILD=$BUILD examples/words.sh 12 2>&1)
+	[ "$(tail -n 1 <<<"$out")" = 'the output is the same' ]
+	report $? "words.sh: $out"
+fi
 is 'nothing is written' '' "$(b --resident 64M -- true 2>&1)"
 summary
