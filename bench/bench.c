@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0-only OR MIT
 /* `balun bench`: the list, the pairs, the report */
 #include <errno.h>
+#include <fnmatch.h>
 #include <getopt.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "bench/bench.h"
+#include "bench/far.h"
 
 #define WARM_UP	 2
 #define MAX_RUNS 201
@@ -20,9 +21,15 @@ static const struct bench *const list[] = {
 	&bench_device_stream,  &bench_peer_copy,       &bench_metadata,
 	&bench_scale,	       &bench_idle_cost,       &bench_kernel_there_4k,
 	&bench_kernel_home_4k, &bench_kernel_there_2m, &bench_kernel_home_2m,
-	&bench_lz4_store,      &bench_lz4_load,
+	&bench_lz4_store,      &bench_lz4_load,	       &bench_far_idle,
 };
-#define NR_BENCHES (sizeof(list) / sizeof(list[0]))
+#define NR_LIST	   (sizeof(list) / sizeof(list[0]))
+#define NR_BENCHES (NR_LIST + NR_BENCH_FAR)
+
+static const struct bench *bench_at(size_t i)
+{
+	return i < NR_LIST ? list[i] : &bench_far[i - NR_LIST];
+}
 
 struct result {
 	double value[MAX_RUNS], limit[MAX_RUNS], ratio[MAX_RUNS];
@@ -59,10 +66,12 @@ static int measure_pair(const struct bench *b, struct bench_run *run, unsigned i
 static int measure(const struct bench *b, struct bench_run *run, unsigned int runs,
 		   struct result *r)
 {
-	unsigned int i, warm_up = b->runs > 1 ? WARM_UP : 0;
+	unsigned int i, warm_up = b->runs > 3 ? WARM_UP : 0;
 	double value, limit;
-	int err = b->setup(run);
+	int err;
 
+	run->arg = b->arg;
+	err = b->setup(run);
 	r->runs = 0;
 	for (i = 0; i < runs + warm_up && !err; i++) {
 		err = measure_pair(b, run, i, &value, &limit);
@@ -110,20 +119,26 @@ static void report(const struct bench *b, struct result *r, const char *detail, 
 {
 	double value = median(r->value, r->runs), limit = median(r->limit, r->runs);
 	double ratio = median(r->ratio, r->runs), judged = b->target_on_value ? value : ratio;
-	bool met = judged <= b->target;
+	bool met = !b->target || judged <= b->target;
 
 	if (json) {
 		printf("{\"bench\":\"%s\",\"value\":%.6g,\"unit\":\"%s\",\"limit\":%.6g,"
-		       "\"ratio\":%.4g,\"runs\":%u,\"target\":%g,\"target_of\":\"%s\",\"met\":%s,"
-		       "\"detail\":",
-		       b->name, value, b->unit, limit, ratio, r->runs, b->target,
-		       b->target_on_value ? "value" : "ratio", met ? "true" : "false");
+		       "\"ratio\":%.4g,\"runs\":%u,",
+		       b->name, value, b->unit, limit, ratio, r->runs);
+		if (b->target)
+			printf("\"target\":%.4g,\"target_of\":\"%s\",\"met\":%s,", b->target,
+			       b->target_on_value ? "value" : "ratio", met ? "true" : "false");
+		printf("\"detail\":");
 		json_string(detail);
 		printf("}\n");
 		return;
 	}
-	printf("%-24s %10.6g %-10s limit %10.6g  ratio %6.3f  %s %g%s\n", b->name, value, b->unit,
-	       limit, ratio, met ? "within" : "MISSES", b->target, met ? "" : " (see METHOD.md)");
+	printf("%-24s %10.6g %-10s limit %10.6g  ratio %6.3f", b->name, value, b->unit, limit,
+	       ratio);
+	if (b->target)
+		printf("  %s %.3g%s", met ? "within" : "MISSES", b->target,
+		       met ? "" : " (see METHOD.md)");
+	putchar('\n');
 	if (*detail)
 		printf("%-24s (%s)\n", "", detail);
 }
@@ -148,14 +163,25 @@ static int run_bench(const struct bench *b, const struct bench_args *args)
 	return err;
 }
 
-static const struct bench *find(const char *name)
+/* is it one of the @n names? They may be patterns, as a shell has them; none: all but some */
+static bool is_wanted(const struct bench *b, char **name, int n)
+{
+	int i;
+
+	for (i = 0; i < n; i++)
+		if (!fnmatch(name[i], b->name, 0))
+			return true;
+	return !n && !b->on_request;
+}
+
+static bool is_known(char *name)
 {
 	size_t i;
 
 	for (i = 0; i < NR_BENCHES; i++)
-		if (!strcmp(list[i]->name, name))
-			return list[i];
-	return NULL;
+		if (is_wanted(bench_at(i), &name, 1))
+			return true;
+	return false;
 }
 
 static void print_list(void)
@@ -163,7 +189,8 @@ static void print_list(void)
 	size_t i;
 
 	for (i = 0; i < NR_BENCHES; i++)
-		printf("%-24s %s; limit: %s\n", list[i]->name, list[i]->what, list[i]->limit_what);
+		printf("%-24s %s; limit: %s\n", bench_at(i)->name, bench_at(i)->what,
+		       bench_at(i)->limit_what);
 }
 
 static void usage(FILE *f)
@@ -172,7 +199,8 @@ static void usage(FILE *f)
 		"usage: balun bench [--engine NAME] [--json] [--runs N] [NAME...]\n"
 		"       balun bench --list\n\n"
 		"Measures this machine: each figure stands beside its raw limit, taken in the\n"
-		"same run. Without NAME all of them.\n\n"
+		"same run. Without NAME all but those far_* that take long and use swap; a NAME\n"
+		"may be a pattern: 'far_lz4_*_2x'.\n\n"
 		"  --engine NAME  uffd (default) or kernel\n"
 		"  --json         one JSON object per line\n"
 		"  --runs N       pairs to measure, 1 to %d (default: by bench)\n"
@@ -228,19 +256,26 @@ static int parse(int argc, char **argv, struct bench_args *ret)
 int bench_main(int argc, char **argv)
 {
 	struct bench_args args = { .engine = "uffd" };
-	int code = parse(argc, argv, &args), i, err, failed = 0, skipped = 0, n = 0;
+	int code, failed = 0, skipped = 0, n = 0, i, err;
+	size_t j;
 
+	/* the program that the far benches run */
+	if (argc == 4 && !strcmp(argv[1], "--far-work"))
+		return far_work_main(argv[2], argv[3]);
+	code = parse(argc, argv, &args);
 	if (code >= 0)
 		return code;
 	for (i = optind; i < argc; i++) {
-		if (find(argv[i]))
+		if (is_known(argv[i]))
 			continue;
 		fprintf(stderr, "balun bench: no bench \"%s\"; --list shows them\n", argv[i]);
 		return EXIT_USAGE;
 	}
-	n = optind < argc ? argc - optind : (int)NR_BENCHES;
-	for (i = 0; i < n; i++) {
-		err = run_bench(optind < argc ? find(argv[optind + i]) : list[i], &args);
+	for (j = 0; j < NR_BENCHES; j++) {
+		if (!is_wanted(bench_at(j), argv + optind, argc - optind))
+			continue;
+		n++;
+		err = run_bench(bench_at(j), &args);
 		failed += err && err != -EOPNOTSUPP;
 		skipped += err == -EOPNOTSUPP;
 	}

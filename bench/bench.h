@@ -24,6 +24,7 @@ struct raw_uffd {
 /* one run of a bench; each uses the fields that it needs, all start as zero */
 struct bench_run {
 	const char *engine;
+	const void *arg; /* the bench's */
 	struct balun_space *space;
 	struct balun_device *dev[BENCH_MAX_DEVICES];
 	char *mem, *raw_mem, *raw_to; /* Balun's, and the limit's: never the same */
@@ -39,8 +40,10 @@ struct bench_run {
 struct bench {
 	const char *name, *unit;
 	const char *what, *limit_what;
-	double target;
+	double target;	      /* 0: none */
 	bool target_on_value; /* else on the ratio */
+	bool on_request; /* takes long, or changes the system while it runs: only by its name */
+	const void *arg; /* for run->arg */
 	unsigned int runs;
 	/* 0 or -errno with run->detail; -EOPNOTSUPP: this machine cannot, the bench is skipped */
 	int (*setup)(struct bench_run *run);
@@ -57,7 +60,9 @@ extern const struct bench bench_migrate_2m_ram, bench_migrate_4k_ram, bench_migr
 	bench_home_2m_soft, bench_fault_back_4k, bench_touch_seq_soft, bench_device_stream,
 	bench_peer_copy, bench_metadata, bench_scale, bench_idle_cost, bench_kernel_there_4k,
 	bench_kernel_home_4k, bench_kernel_there_2m, bench_kernel_home_2m, bench_lz4_store,
-	bench_lz4_load;
+	bench_lz4_load, bench_far_idle;
+#define NR_BENCH_FAR 54
+extern const struct bench bench_far[NR_BENCH_FAR];
 
 /* ---- mem.c ---- */
 

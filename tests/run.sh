@@ -265,6 +265,7 @@ if [ $all -eq 1 ]; then
 	suite stress/compaction 300 "$BUILD/tests/stress/compaction" 60
 	suite stress/compaction/soft 300 "$BUILD/tests/stress/compaction" 60 soft:mem=64M
 	suite stress/kill9 600 tests/stress/kill9.sh
+	suite bench-far 600 tests/cli/bench_far.sh
 	suite sim/mutants 1200 tests/sim/mutants.sh
 	suite sim/long 1200 "$BUILD/tests/sim/sim_stress" --seed 1000000 --count 200000
 

@@ -1,0 +1,276 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
+/*
+ * The far benches: one program, whose memory is a multiple of what may be resident, under
+ * `balun run` and with the kernel's swap. far.md says how they measure.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/resource.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "bench/far.h"
+
+#define RESIDENT (64 * MIB)
+/* the cgroup counts the program's text, page tables and stack too; Balun's limit does not */
+#define ALLOWANCE  (4 * MIB)
+#define IDLE_BYTES (48 * MIB)
+
+/* what a bench is about, its argument */
+struct far {
+	const char *pattern;
+	unsigned int times; /* the working set, in resident sizes; 0: nothing is evicted */
+	enum far_swap kind;
+};
+
+/* what one run of the program said, and cost */
+struct outcome {
+	double ns;
+	uint64_t ops, sum;
+	double cpu_s; /* with its children */
+	uint64_t peak;
+	bool seen;
+};
+
+static double seconds(const struct timeval *tv)
+{
+	return tv->tv_sec + tv->tv_usec / 1e6;
+}
+
+/* the child: never returns */
+static void exec_work(struct bench_run *run, bool balun, bool cgroup, int out, int stats)
+{
+	const struct far *f = run->arg;
+	char self[512] = "", bytes[32], resident[32], device[300], where[64];
+	char *argv[24];
+	int n = 0;
+
+	if (cgroup && far_cgroup_enter(run, !balun))
+		_exit(125);
+	if (readlink("/proc/self/exe", self, sizeof(self) - 1) < 0 || dup2(out, 1) < 0)
+		_exit(125);
+	snprintf(bytes, sizeof(bytes), "%llu",
+		 (unsigned long long)(f->times ? f->times * RESIDENT : IDLE_BYTES));
+	snprintf(resident, sizeof(resident), "%llu",
+		 (unsigned long long)(f->times ? RESIDENT : 16 * IDLE_BYTES));
+	snprintf(where, sizeof(where), "/proc/%d/fd/%d", getppid(), stats);
+	if (f->kind == FAR_ZRAM)
+		snprintf(device, sizeof(device), "lz4:mem=2G");
+	else
+		snprintf(device, sizeof(device), "file:path=%s,size=2G", far_folder());
+	argv[n++] = self;
+	if (balun) {
+		argv[n++] = "run";
+		argv[n++] = "--quiet";
+		argv[n++] = "--resident";
+		argv[n++] = resident;
+		argv[n++] = "--device";
+		argv[n++] = device;
+		argv[n++] = "--stats";
+		argv[n++] = where;
+		argv[n++] = "--";
+		argv[n++] = self;
+	}
+	argv[n++] = "bench";
+	argv[n++] = "--far-work";
+	argv[n++] = (char *)f->pattern;
+	argv[n++] = bytes;
+	argv[n] = NULL;
+	execv(self, argv);
+	_exit(125);
+}
+
+/* "key":N of the first process in the statistics; 0 */
+static uint64_t stat_number(int stats, const char *key)
+{
+	char text[4096] = "", name[32], *at;
+
+	if (pread(stats, text, sizeof(text) - 1, 0) < 0)
+		return 0;
+	snprintf(name, sizeof(name), "\"%s\":", key);
+	at = strstr(text, name);
+	return at ? strtoull(at + strlen(name), NULL, 10) : 0;
+}
+
+static int read_outcome(int out, struct outcome *ret)
+{
+	char text[128] = "";
+	unsigned long long ops, sum;
+
+	if (pread(out, text, sizeof(text) - 1, 0) < 0 ||
+	    sscanf(text, "%lf %llu %llu", &ret->ns, &ops, &sum) != 3 || !ops)
+		return -EIO;
+	ret->ops = ops;
+	ret->sum = sum;
+	return 0;
+}
+
+static int run_work(struct bench_run *run, bool balun, bool cgroup, struct outcome *ret)
+{
+	int out = memfd_create("balun-far", MFD_CLOEXEC), status = 0, err = 0;
+	int stats = memfd_create("balun-far-stats", MFD_CLOEXEC);
+	struct rusage usage;
+	pid_t pid;
+
+	if (out < 0 || stats < 0)
+		return bench_fail(run, -ENOMEM, "no memory");
+	fflush(NULL);
+	pid = fork();
+	if (!pid)
+		exec_work(run, balun, cgroup, out, stats);
+	if (pid < 0 || wait4(pid, &status, 0, &usage) != pid)
+		err = bench_fail(run, -ECHILD, "no process: %s", strerror(errno));
+	else if (!WIFEXITED(status) || WEXITSTATUS(status) || read_outcome(out, ret))
+		err = bench_fail(run, -EIO, "the program ended with status 0x%x%s", status,
+				 balun ? " under balun run" : "");
+	if (!err) {
+		ret->cpu_s = seconds(&usage.ru_utime) + seconds(&usage.ru_stime);
+		ret->peak = stat_number(stats, "peak");
+	}
+	close(out);
+	close(stats);
+	return err;
+}
+
+/* ---- against the kernel's swap ---- */
+
+/* kept from one pair to the next, for the detail */
+static struct outcome ours, theirs;
+static uint64_t our_host, their_host;
+
+static void say(struct bench_run *run)
+{
+	snprintf(run->detail, sizeof(run->detail),
+		 "peak resident %.0f MiB of %.0f; host memory in all %.0f MiB, the kernel's %.0f; "
+		 "CPU "
+		 "%.1f s, %.1f",
+		 ours.peak / (double)MIB, RESIDENT / (double)MIB, our_host / (double)MIB,
+		 their_host / (double)MIB, ours.cpu_s, theirs.cpu_s);
+}
+
+/* the two must have computed the same */
+static int check(struct bench_run *run)
+{
+	if (ours.seen && theirs.seen && ours.sum != theirs.sum)
+		return bench_fail(run, -EIO, "the program computed something else");
+	say(run);
+	return 0;
+}
+
+static int far_setup(struct bench_run *run)
+{
+	const struct far *f = run->arg;
+
+	ours.seen = theirs.seen = false;
+	return far_swap_begin(run, f->kind, (f->times + 1) * RESIDENT, RESIDENT + ALLOWANCE);
+}
+
+static void far_teardown(struct bench_run *run)
+{
+	far_swap_end(run);
+}
+
+static int far_value(struct bench_run *run, double *ret)
+{
+	int err;
+
+	far_cgroup_peak(run, false);
+	err = run_work(run, true, true, &ours);
+	our_host = far_cgroup_peak(run, false);
+	if (err)
+		return err;
+	ours.seen = true;
+	*ret = ours.ns / ours.ops;
+	return check(run);
+}
+
+static int far_limit(struct bench_run *run, double *ret)
+{
+	int err = far_swap_on(run, true), off;
+
+	if (err)
+		return err;
+	far_zram_peak(run);
+	far_cgroup_peak(run, true);
+	err = run_work(run, false, true, &theirs);
+	their_host = far_cgroup_peak(run, true) + far_zram_peak(run);
+	off = far_swap_on(run, false);
+	if (err || off)
+		return err ? err : off;
+	theirs.seen = true;
+	*ret = theirs.ns / theirs.ops;
+	return check(run);
+}
+
+#define FAR(dev, pat, n, swap, goal)                                                               \
+	{                                                                                          \
+		.name = "far_" dev "_" pat "_" #n "x", .unit = "ns/op",                            \
+		.what = pat ", " #n " times the resident size, balun run with " dev,               \
+		.limit_what = swap == FAR_ZRAM ? "the kernel's swap on zram"                       \
+					       : "the kernel's swap on a file",                    \
+		.target = goal, .runs = 3, .on_request = true, .setup = far_setup,                 \
+		.value = far_value, .limit = far_limit, .teardown = far_teardown,                  \
+		.arg = &(const struct far)                                                         \
+		{                                                                                  \
+			pat, n, swap                                                               \
+		}                                                                                  \
+	}
+
+/* against zram there are targets at twice the resident size only */
+#define FAR_ALL(pat, goal)                                                                         \
+	FAR("lz4", pat, 2, FAR_ZRAM, goal), FAR("lz4", pat, 4, FAR_ZRAM, 0),                       \
+		FAR("lz4", pat, 8, FAR_ZRAM, 0), FAR("file", pat, 2, FAR_FILE, 1),                 \
+		FAR("file", pat, 4, FAR_FILE, 1), FAR("file", pat, 8, FAR_FILE, 1)
+
+const struct bench bench_far[] = {
+	FAR_ALL("seq_read", 1 / 1.5),
+	FAR_ALL("seq_write", 1 / 1.5),
+	FAR_ALL("rand_read", 1.3),
+	FAR_ALL("rand_write", 1.3),
+	FAR_ALL("hot", 1),
+	FAR_ALL("chase", 1.3),
+	FAR_ALL("sort", 0),
+	FAR_ALL("join", 0),
+	FAR_ALL("bfs", 0),
+};
+_Static_assert(sizeof(bench_far) / sizeof(bench_far[0]) == NR_BENCH_FAR, "bench.h says how many");
+
+/* ---- nothing is evicted ---- */
+
+static int idle_setup(struct bench_run *run)
+{
+	return 0;
+}
+
+static int idle_value(struct bench_run *run, double *ret)
+{
+	int err = run_work(run, true, false, &ours);
+
+	*ret = ours.ns / 1e6;
+	return err;
+}
+
+static int idle_limit(struct bench_run *run, double *ret)
+{
+	int err = run_work(run, false, false, &theirs);
+
+	*ret = theirs.ns / 1e6;
+	return err;
+}
+
+const struct bench bench_far_idle = {
+	.name = "far_idle",
+	.unit = "ms",
+	.what = "a program under balun run that stays below its limit",
+	.limit_what = "the same without Balun",
+	.target = 1.03,
+	.runs = 21,
+	.arg = &(const struct far){ "idle", 0, FAR_ZRAM },
+	.setup = idle_setup,
+	.value = idle_value,
+	.limit = idle_limit,
+};

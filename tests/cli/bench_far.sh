@@ -1,0 +1,56 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-2.0-only OR MIT
+#
+# The far benches leave nothing behind: no swap, no zram device, no cgroup, no file, no process;
+# also when they are interrupted, or killed. Without root they are skipped with a reason.
+cd "$(dirname "$0")/../.." || exit 1
+. tests/lib/lib.sh
+balun=$(readlink -f "$BUILD")/balun
+[ -x "$balun" ] || { fail "no $balun: build first" && summary; }
+tmp=$(mktemp -d /var/tmp/balun-test-far-XXXXXX)
+export TMPDIR=$tmp
+trap 'rm -rf "$tmp"' EXIT
+
+state() {
+	tail -n +2 /proc/swaps
+	ls /sys/block
+	ls -d /sys/fs/cgroup/balun-far-* /sys/fs/cgroup/memory/balun-far-* 2>/dev/null
+	ls "$tmp"
+}
+
+# until the keeper has ended, whom nobody waits for when the bench was killed
+settled() { # what was before
+	for _ in $(seq 200); do
+		[ "$(state)" = "$1" ] && return 0
+		sleep 0.1
+	done
+	diff <(echo "$1") <(state)
+	return 1
+}
+
+before=$(state)
+for name in far_lz4_seq_write_2x far_file_seq_write_2x; do
+	out=$("$balun" bench --json --runs 1 $name 2>&1)
+	rc=$?
+	case $rc:$out in
+	3:*'"skipped":"'?*) skip "$name" "$(sed 's/.*"skipped":"\([^"]*\)".*/\1/' <<<"$out")" ;;
+	0:*'"ratio":'*'"detail":"peak resident '*) pass ;;
+	*) fail "$name: exit $rc: $out" ;;
+	esac
+	if state_diff=$(settled "$before"); then pass; else fail "$name leaves: $state_diff"; fi
+	[ $rc -eq 0 ] || continue
+	for sig in INT TERM KILL; do
+		# in a process group of its own, as a terminal would have it
+		env --default-signal=INT setsid "$balun" bench --runs 1 $name >/dev/null 2>&1 &
+		pid=$!
+		for _ in $(seq 100); do # something is there: the moment does not matter more than that
+			[ "$(state)" != "$before" ] && break
+			sleep 0.05
+		done
+		sleep 0.$((RANDOM % 10))
+		kill -$sig -- -$pid 2>/dev/null
+		wait $pid 2>/dev/null
+		if state_diff=$(settled "$before"); then pass; else fail "$name, SIG$sig, leaves: $state_diff"; fi
+	done
+done
+summary
