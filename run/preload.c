@@ -19,7 +19,6 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "balun/policy.h"
 #include "run/run.h"
 
 struct run run;
@@ -43,21 +42,6 @@ static void sleep_until(uint64_t ns)
 }
 
 /* ---- the space ---- */
-
-/* what is in the waiting room comes back as a whole: it is in use, and nothing is copied */
-static void decide(const struct balun_question *q, struct balun_answer *ret_a)
-{
-	if (!q->device && room_is(q->from))
-		memcpy(ret_a->fetch, q->candidate, sizeof(ret_a->fetch));
-	else
-		balun_policy_default(q, ret_a);
-}
-
-static const struct balun_policy policy = {
-	.size = sizeof(policy),
-	.name = "run",
-	.decide = decide,
-};
 
 /* of the process: the worker has a name of its own */
 static void get_comm(char *ret, size_t len)
@@ -97,7 +81,7 @@ static int begin(void)
 {
 	struct balun_space_opts opts = { .size = sizeof(opts),
 					 .engine = "uffd",
-					 .policy = &policy };
+					 .policy = &run_policy };
 	static bool registered; /* for good, in children too */
 	unsigned int i;
 	int err;

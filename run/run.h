@@ -5,6 +5,7 @@
  *   preload.c  the library: begins in each process, goes on in forked children, says what happened
  *   keep.c     keeps what is in RAM below the limit
  *   room.c     the waiting room: pages on their way out, a touch away from coming back
+ *   policy.c   what comes home with a touched page
  *   areas.c    the program's memory: which, and how much of it is in RAM
  *   chaos.c    moves pages for no reason, for tests
  *
@@ -58,6 +59,7 @@ struct run_shared {
 #ifdef BALUN_RUN_PRELOAD
 
 #include "balun/balun.h"
+#include "balun/policy.h"
 
 #define RUN_PAGE  BALUN_PAGE_SIZE
 #define RUN_BLOCK BALUN_BLOCK_SIZE
@@ -78,6 +80,9 @@ void run_note(uint64_t resident);
 uint64_t run_now_ns(void);
 
 /* what follows is all done by one thread, but for room_is() */
+
+/* ---- policy.c ---- */
+extern const struct balun_policy run_policy;
 
 /* ---- areas.c ---- */
 struct area {
