@@ -361,8 +361,12 @@ void file_rings_close(struct file *f)
 	for (i = 0; i < NR_RINGS; i++) {
 		if (!f->ring[i].opened)
 			continue;
-		/* a ring ends some time after its exit, and would hold the file open till then */
-		io_uring_unregister_files(&f->ring[i].u);
+		/*
+		 * A ring ends some time after its exit, and would hold the file open till then.
+		 * Where that fails the number is another file's by now, and not ours to close.
+		 */
+		if (io_uring_unregister_files(&f->ring[i].u))
+			f->ring[i].u.ring_fd = -1;
 		io_uring_queue_exit(&f->ring[i].u);
 	}
 }

@@ -479,6 +479,27 @@ static void survives_closed_files(void **state)
 	close(other);
 }
 
+/* at close the numbers of rings are the program's: what it has there stays open */
+static void closes_no_file_of_the_program(void **state)
+{
+	int i, n = 0, fd[NR_RINGS + 1], other = open(dir, O_TMPFILE | O_RDWR, 0600);
+	struct file *f;
+	struct dev d;
+
+	assert_true(other >= 0);
+	assert_int_equal(OPEN(&d, in_dir("size=2M")), 0);
+	f = d.priv;
+	for (i = 0; f->uring && i < NR_RINGS; i++)
+		fd[n++] = f->ring[i].u.ring_fd;
+	fd[n++] = f->fd;
+	for (i = 0; i < n; i++)
+		assert_int_equal(dup2(other, fd[i]), fd[i]);
+	dev_close(&d);
+	for (i = 0; i < n; i++)
+		assert_int_equal(close(fd[i]), 0);
+	close(other);
+}
+
 static void nothing_is_left_after_kill(void **state)
 {
 	int status, p[2];
@@ -675,6 +696,7 @@ int main(void)
 		cmocka_unit_test(threads_together),
 		cmocka_unit_test(without_io_uring),
 		cmocka_unit_test(survives_closed_files),
+		cmocka_unit_test(closes_no_file_of_the_program),
 		cmocka_unit_test(nothing_is_left_after_kill),
 		cmocka_unit_test(block_device),
 		cmocka_unit_test(costs_exactly_the_page),
