@@ -9,8 +9,9 @@
  * where that works. No page tables, no processor; user space only.
  *
  * **Table**: 8 bytes a page, in memory that never migrates: NONE, ZERO (zeros, which the file need
- * not have), or a checksum over content and place. A page that does not read back as it was
- * written is -EIO: core asks again some times and then loses that page, and no other.
+ * not have), FAILED (nothing, but the file may have something), or a checksum over content and
+ * place. A page that does not read back as it was written is -EIO: core asks again some times and
+ * then loses that page, and no other.
  *
  * **Trim** may not wait for a file system, so it only notes the places (bits in @dead), and a
  * thread punches runs of them. A place may be given out again meanwhile. Its new content is safe:

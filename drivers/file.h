@@ -14,7 +14,8 @@
 
 #define PAGE	 BALUN_PAGE_SIZE
 #define NONE	 0ULL /* of a page: nothing was stored; */
-#define ZERO	 1ULL /* zeros, which the file need not have; else its checksum */
+#define ZERO	 1ULL /* zeros, which the file need not have; */
+#define FAILED	 2ULL /* what a write that failed has left there; else its checksum */
 #define NR_RINGS 8
 
 struct ring {

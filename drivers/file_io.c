@@ -93,12 +93,12 @@ int file_rw_page(struct file *f, uint64_t page, void *mem, bool write)
 	return rw(f, &x, 0);
 }
 
-/* never NONE or ZERO; with check=0 it only says that there is something */
+/* never NONE, ZERO or FAILED; with check=0 it only says that there is something */
 static uint64_t checksum(const struct file *f, uint64_t page, const void *mem)
 {
 	uint64_t sum = f->check ? XXH3_64bits_withSeed(mem, PAGE, page) : 0;
 
-	return sum <= ZERO ? ZERO + 1 : sum;
+	return sum <= FAILED ? FAILED + 1 : sum;
 }
 
 static void extent_sum(struct file *f, const struct extent *x)
@@ -119,7 +119,7 @@ static int extent_verify(struct file *f, const struct extent *x)
 		sum = f->sum[x->page + i];
 		if (sum == ZERO)
 			memset(mem, 0, PAGE);
-		else if (sum == NONE)
+		else if (sum == NONE || sum == FAILED)
 			return -EIO;
 		else if (f->check && checksum(f, x->page + i, mem) != sum)
 			goto bad;
@@ -141,7 +141,7 @@ static int extent_end(struct file *f, const struct extent *x, int err)
 	if (!x->write)
 		return err ? err : extent_verify(f, x);
 	for (i = 0; err && i < x->npages; i++)
-		f->sum[x->page + i] = NONE;
+		f->sum[x->page + i] = FAILED;
 	return err;
 }
 

@@ -293,6 +293,12 @@ static void full_file_system(void **state)
 	wait_blocks(&d, (n - 1024) * PAGE / 512);
 	page_make(d.sys, PAGE_RANDOM, 5);
 	assert_int_equal(dev_put(&d, (n + 100) * PAGE, d.sys, PAGE), 0);
+	/* also what a write has left that did not fit */
+	for (n = 0; !dev_put(&d, n * PAGE, d.sys, NPAGES * PAGE); n += NPAGES)
+		;
+	assert_true(blocks_of(&d) > (n + 1 + RUN_PAGES) * PAGE / 512);
+	dev_trim(&d, 0, 64 << 20);
+	wait_blocks(&d, PAGE / 512);
 	dev_close(&d);
 	assert_int_equal(umount(dir), 0);
 }
