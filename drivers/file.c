@@ -40,6 +40,7 @@
 #define BATCH_NS    1000000000ULL
 #define SIGN_BYTES  (1 << 20)
 #define FD_MIN	    700
+#define MAX_BYTES   (1ULL << 40) /* more is no device's */
 
 /* ---- holes ---- */
 
@@ -211,7 +212,7 @@ static int open_block(struct file *f, const struct balun_options *opt, uint64_t 
 				      "the block device is in use (mounted, swap, ...)");
 	if (f->fd < 0 || ioctl(f->fd, BLKGETSIZE64, &have))
 		return refuse(f, "the block device cannot be opened", errno);
-	f->bytes = size ? size : have & ~(BALUN_BLOCK_SIZE - 1);
+	f->bytes = size ? size : ENV_MIN(have, MAX_BYTES) & ~(BALUN_BLOCK_SIZE - 1);
 	if (!f->bytes || f->bytes > have)
 		return balun_opt_fail(opt, "size", "is more than the block device has");
 	if (!force && block_is_used(f, have))
@@ -221,7 +222,7 @@ static int open_block(struct file *f, const struct balun_options *opt, uint64_t 
 	return 0;
 }
 
-/* a page there and back. 0 or -errno */
+/* a page there and back; then zeros, as on a block device that nobody has used. 0 or -errno */
 static int try_page(struct file *f)
 {
 	char *p = balun_mem_alloc(2 * PAGE);
@@ -234,6 +235,9 @@ static int try_page(struct file *f)
 			err = file_rw_page(f, 0, p + PAGE, false);
 		if (!err && memcmp(p, p + PAGE, PAGE))
 			err = -EIO;
+		memset(p, 0, PAGE);
+		if (!err)
+			err = file_rw_page(f, 0, p, true);
 	}
 	balun_mem_free(p, 2 * PAGE);
 	return err;
@@ -272,7 +276,7 @@ static int open_path(struct file *f, const struct balun_options *opt, const char
 		err = balun_opt_size(opt, "force", 0, &force);
 	if (err)
 		return err;
-	if (size % BALUN_BLOCK_SIZE || size > 1ULL << 40)
+	if (size % BALUN_BLOCK_SIZE || size > MAX_BYTES)
 		return balun_opt_fail(opt, "size", "must be a multiple of 2M, at most 1024G");
 	if (force > 1)
 		return balun_opt_fail(opt, "force", "must be 0 or 1");
@@ -417,7 +421,8 @@ const struct balun_driver balun_file_driver = {
 	.help = "path=/var/tmp  a folder, for a file without a name ($TMPDIR before the default), "
 		"or"
 		" a block device\n"
-		"size=8G  device memory, a multiple of 2M; of a block device all of it\n"
+		"size=8G  device memory, a multiple of 2M; of a block device all of it, up to "
+		"1024G\n"
 		"direct=auto  past the page cache: 0, 1, or auto: where that works\n"
 		"check=1  0: no checksums\n"
 		"uring=1  0: pread and pwrite\n"

@@ -533,7 +533,7 @@ static void nothing_is_left_after_kill(void **state)
 
 /* ---- a block device ---- */
 
-static int loop_open(char *path, size_t size, int *ret_backing)
+static int loop_open(char *path, size_t size, off_t bytes, int *ret_backing)
 {
 	int ctl = open("/dev/loop-control", O_RDWR | O_CLOEXEC), fd, nr;
 
@@ -544,7 +544,7 @@ static int loop_open(char *path, size_t size, int *ret_backing)
 		return -1;
 	snprintf(path, size, "/dev/loop%d", nr);
 	*ret_backing = open(dir, O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
-	assert_int_equal(ftruncate(*ret_backing, (16 << 20) + 4096), 0);
+	assert_int_equal(ftruncate(*ret_backing, bytes), 0);
 	fd = open(path, O_RDWR | O_CLOEXEC);
 	if (fd >= 0 && !ioctl(fd, LOOP_SET_FD, *ret_backing))
 		return fd;
@@ -556,7 +556,7 @@ static int loop_open(char *path, size_t size, int *ret_backing)
 static void block_device(void **state)
 {
 	char path[64], text[128];
-	int backing = -1, loop = loop_open(path, sizeof(path), &backing), excl;
+	int backing = -1, loop = loop_open(path, sizeof(path), (16 << 20) + 4096, &backing), excl;
 	struct dev d;
 
 	if (loop < 0) {
@@ -565,10 +565,12 @@ static void block_device(void **state)
 	}
 	snprintf(text, sizeof(text), "file:path=%s", path);
 	assert_int_equal(OPEN(&d, text), 0);
+	dev_close(&d); /* as after an option that core does not know */
+	assert_int_equal(OPEN(&d, text), 0);
 	assert_int_equal(d.desc.mem_bytes, 16 << 20);
 	page_make(d.sys, PAGE_RANDOM, 1);
-	assert_int_equal(dev_put(&d, 15 << 20, d.sys, PAGE), 0);
-	assert_int_equal(dev_get(&d, 15 << 20, d.sys + PAGE, PAGE), 0);
+	assert_int_equal(dev_put(&d, 0, d.sys, PAGE), 0);
+	assert_int_equal(dev_get(&d, 0, d.sys + PAGE, PAGE), 0);
 	assert_memory_equal(d.sys, d.sys + PAGE, PAGE);
 	/* nobody mounts it meanwhile */
 	assert_int_equal(open(path, O_RDWR | O_EXCL), -1);
@@ -585,6 +587,27 @@ static void block_device(void **state)
 	assert_int_equal(OPEN(&d, text), -EINVAL);
 	assert_non_null(strstr(balun_reason(), "in use"));
 	close(excl);
+	ioctl(loop, LOOP_CLR_FD);
+	close(loop);
+	close(backing);
+}
+
+/* of a larger one than a device may be, so much is used */
+static void large_block_device(void **state)
+{
+	int backing = -1, loop;
+	char path[64], text[128];
+	struct dev d;
+
+	loop = loop_open(path, sizeof(path), 3LL << 40, &backing);
+	if (loop < 0) {
+		print_message("no loop device may be made here\n");
+		skip();
+	}
+	snprintf(text, sizeof(text), "file:path=%s", path);
+	assert_int_equal(OPEN(&d, text), 0);
+	assert_int_equal(d.desc.mem_bytes, 1ULL << 40);
+	dev_close(&d);
 	ioctl(loop, LOOP_CLR_FD);
 	close(loop);
 	close(backing);
@@ -705,6 +728,7 @@ int main(void)
 		cmocka_unit_test(closes_no_file_of_the_program),
 		cmocka_unit_test(nothing_is_left_after_kill),
 		cmocka_unit_test(block_device),
+		cmocka_unit_test(large_block_device),
 		cmocka_unit_test(costs_exactly_the_page),
 		cmocka_unit_test(from_device_to_device),
 		cmocka_unit_test(full_file_system),
