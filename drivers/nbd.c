@@ -13,6 +13,7 @@
  */
 #include "drivers/nbd.h"
 
+#define NBD_MOST  (1ULL << 40) /* more is no device's */
 #define NBD_BATCH (2ULL << 20) /* bytes of a batch; it has at most so many parts: */
 #define NBD_PARTS 512
 /* Units of 64 pages are trimmed, when that much is garbage; so many with a batch, of so many that
@@ -81,25 +82,36 @@ static void nbd_queue(struct nbd *n, unsigned int i)
 		nbd_answer(&s->slot[i], -ENODEV);
 }
 
+uint64_t nbd_deadline(const struct nbd *n)
+{
+	uint64_t now = env_now_ns();
+
+	return now + ENV_MIN(n->timeout_ns, UINT64_MAX - now);
+}
+
+bool nbd_sleep_until(uint32_t *word, uint32_t seen, uint64_t end)
+{
+	uint64_t now = env_now_ns();
+	struct timespec left;
+
+	if (now >= end)
+		return false;
+	left.tv_sec = (end - now) / 1000000000;
+	left.tv_nsec = (end - now) % 1000000000;
+	nbd_sleep(word, seen, &left);
+	return true;
+}
+
 /* the answer to a request: 0 or -errno */
 static int nbd_answer_of(struct nbd *n, struct nbd_slot *slot)
 {
-	uint64_t now, end = env_now_ns() + n->timeout_ns;
+	uint64_t end = nbd_deadline(n);
 	uint32_t state;
 
 	__atomic_store_n(&slot->waited, 1, __ATOMIC_SEQ_CST);
-	while ((state = __atomic_load_n(&slot->state, __ATOMIC_SEQ_CST)) != NBD_DONE) {
-		struct timespec left;
-
-		now = env_now_ns();
-		if (now >= end) {
+	while ((state = __atomic_load_n(&slot->state, __ATOMIC_SEQ_CST)) != NBD_DONE)
+		if (!nbd_sleep_until(&slot->state, state, end))
 			nbd_lose(n, "no answer in time");
-			continue;
-		}
-		left.tv_sec = (end - now) / 1000000000;
-		left.tv_nsec = (end - now) % 1000000000;
-		nbd_sleep(&slot->state, state, &left);
-	}
 	__atomic_store_n(&slot->waited, 0, __ATOMIC_SEQ_CST);
 	return nbd_is_gone(n) ? -ENODEV : env_load_relaxed(&slot->err);
 }
@@ -180,7 +192,7 @@ static struct nbd_slot *nbd_batch_open(struct nbd *n, struct nbd_batch *b, enum 
 	if (b->open) {
 		slot = &n->shared->slot[b->request[b->nrequests - 1].slot];
 		if (slot->type == type && slot->off + slot->len == off &&
-		    slot->len < NBD_SLOT_BYTES)
+		    slot->len < n->shared->most)
 			return slot;
 		nbd_batch_queue(n, b);
 	}
@@ -201,7 +213,7 @@ static void nbd_batch_add(struct nbd *n, struct nbd_batch *b, enum nbd_type type
 	while (len) {
 		struct nbd_slot *slot = nbd_batch_open(n, b, type, off);
 		char *data = nbd_data(n->shared, slot - n->shared->slot) + slot->len;
-		uint64_t part = ENV_MIN(len, NBD_SLOT_BYTES - slot->len);
+		uint64_t part = ENV_MIN(len, n->shared->most - slot->len);
 
 		if (type == NBD_READ)
 			b->part[b->nparts++] =
@@ -264,6 +276,7 @@ static bool nbd_is_trimmed(const struct nbd *n, uint64_t off, uint64_t len)
 /* [off, off + len) is about to be written */
 static void nbd_use(struct nbd *n, uint64_t off, uint64_t len)
 {
+	env_store_relaxed(&n->used, true);
 	nbd_garbage(n, off, len, false);
 	if (!__atomic_load_n(&n->ntrims, __ATOMIC_SEQ_CST))
 		return;
@@ -429,7 +442,7 @@ static void nbd_free(struct nbd *n)
 
 static int nbd_bytes(struct nbd *n, const struct balun_options *opt, uint64_t mem)
 {
-	uint64_t have = n->shared->bytes & ~(BALUN_BLOCK_SIZE - 1);
+	uint64_t have = ENV_MIN(n->shared->bytes, NBD_MOST) & ~(BALUN_BLOCK_SIZE - 1);
 
 	if (mem % BALUN_BLOCK_SIZE)
 		return balun_opt_fail(opt, "mem", "must be a multiple of 2M");
@@ -458,6 +471,8 @@ static int nbd_open(struct balun_device *dev, const struct balun_options *opt,
 		return err;
 	if (!uri)
 		return balun_opt_fail(opt, "uri", "must be given, such as nbd://host/export");
+	if (!timeout)
+		return balun_opt_fail(opt, "timeout", "must be more than 0");
 	if (!conns || conns > NBD_CONNS_MAX)
 		return balun_opt_fail(opt, "connections", "must be 1 to 16");
 	n = balun_mem_alloc(sizeof(*n));
@@ -488,7 +503,7 @@ err_free:
 	return err;
 }
 
-/* what is there is of no use to anybody from now on */
+/* what is there is of no use to anybody from now on; where nothing was written that is not ours */
 static void nbd_trim_all(struct nbd *n)
 {
 	struct nbd_slot *slot = &n->shared->slot[0]; /* nobody uses any */
@@ -507,7 +522,7 @@ static void nbd_close(void *priv)
 {
 	struct nbd *n = priv;
 
-	if (n->shared->can_trim)
+	if (n->shared->can_trim && n->used)
 		nbd_trim_all(n);
 	nbd_stop(priv);
 	nbd_free(priv);
@@ -534,7 +549,8 @@ const struct balun_driver balun_nbd_driver = {
 	.name = "nbd",
 	.help = "uri=URI        nbd://HOST/EXPORT, nbd+unix:///EXPORT?socket=PATH, ...\n"
 		"connections=2  how many at once, 1 to 16, if the server allows for more than one\n"
-		"mem=0          device memory, a multiple of 2M; 0: all of the export\n"
+		"mem=0          device memory, a multiple of 2M; 0: all of the export, up to "
+		"1024G\n"
 		"timeout=30s    a server that does not answer for so long is gone\n",
 	.open = nbd_open,
 	.close = nbd_close,

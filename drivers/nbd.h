@@ -15,7 +15,8 @@ struct nbd_batch;
 struct nbd {
 	struct nbd_shared *shared;
 	uint64_t bytes, timeout_ns;
-	bool gone; /* only ever becomes true */
+	bool gone; /* only ever becomes true, */
+	bool used; /* and so does this: something was written; relaxed accesses */
 	/* what the server may forget: a bit a page, a word a unit; atomic accesses */
 	uint64_t *garbage, ngarbage;
 	uint32_t ntrims; /* of trim[], read without the lock */
@@ -34,6 +35,10 @@ struct nbd {
 	} watching;
 };
 
+/* the time at which a request that is waited for from now on is late */
+uint64_t nbd_deadline(const struct nbd *n);
+/* until *word is not @seen, or woken, or earlier. Return: false: it is @end, and that was not so */
+bool nbd_sleep_until(uint32_t *word, uint32_t seen, uint64_t end);
 /* the helper is there and connected to @uri; -errno and the reason: there is none */
 int nbd_start(struct nbd *n, const char *uri, uint64_t conns);
 void nbd_stop(struct nbd *n);

@@ -134,7 +134,7 @@ static void connect_one(struct conn *c)
 /* What one connection has written another one reads only if the server says so. */
 static unsigned int connect_all(void)
 {
-	int64_t bytes, least;
+	int64_t bytes, least, most;
 	unsigned int i, n;
 
 	connect_one(&conns[0]);
@@ -146,6 +146,10 @@ static unsigned int connect_all(void)
 	least = nbd_get_block_size(conns[0].nbd, LIBNBD_SIZE_MINIMUM);
 	if (least > PAGE)
 		die("the export", "it is read and written in blocks of more than 4 KiB");
+	most = nbd_get_block_size(conns[0].nbd, LIBNBD_SIZE_MAXIMUM);
+	if (most > 0 && most < PAGE)
+		die("the export", "it takes less than 4 KiB at once");
+	shared->most = most > 0 && most < NBD_SLOT_BYTES ? most / PAGE * PAGE : NBD_SLOT_BYTES;
 	shared->bytes = bytes;
 	shared->can_trim = nbd_can_trim(conns[0].nbd) == 1;
 	n = nbd_can_multi_conn(conns[0].nbd) == 1 ? shared->conns : 1;
@@ -168,6 +172,15 @@ static void *watch_program(void *arg)
 	return NULL;
 }
 
+/* also while a server says nothing */
+static void *watch_stop(void *arg)
+{
+	while (!__atomic_load_n(&shared->stop, __ATOMIC_ACQUIRE))
+		nbd_sleep(&shared->stop, 0, NULL);
+	_exit(0);
+	return NULL;
+}
+
 static void thread(pthread_t *t, void *(*fn)(void *), void *arg)
 {
 	int err = pthread_create(t, NULL, fn, arg);
@@ -179,7 +192,7 @@ static void thread(pthread_t *t, void *(*fn)(void *), void *arg)
 int main(void)
 {
 	unsigned int i, n;
-	pthread_t watch;
+	pthread_t watch, stop;
 
 	shared = mmap(NULL, NBD_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED, NBD_FD_SHARED, 0);
 	if (shared == MAP_FAILED) {
@@ -192,12 +205,12 @@ int main(void)
 		return 2;
 	close(NBD_FD_BEGUN);
 	thread(&watch, watch_program, NULL);
+	thread(&stop, watch_stop, NULL);
 	n = connect_all();
 	for (i = 0; i < n; i++)
 		thread(&conns[i].thread, serve, &conns[i]);
 	__atomic_store_n(&shared->state, NBD_READY, __ATOMIC_RELEASE);
 	nbd_wake(&shared->state);
-	while (!__atomic_load_n(&shared->stop, __ATOMIC_ACQUIRE))
-		nbd_sleep(&shared->stop, 0, NULL);
-	_exit(0);
+	pthread_join(stop, NULL); /* which it never is */
+	return 0;
 }

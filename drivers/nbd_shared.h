@@ -63,6 +63,7 @@ struct nbd_shared {
 #define NBD_READY    1
 #define NBD_FAILED   2
 	bool can_trim;
+	uint32_t most;	  /* bytes in a request that reads or writes, whole pages */
 	uint64_t bytes;	  /* of the export */
 	char reason[256]; /* FAILED */
 	struct nbd_slot slot[NBD_SLOTS];

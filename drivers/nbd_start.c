@@ -201,17 +201,21 @@ static int nbd_launch(struct nbd_start *st)
 	return err;
 }
 
-/* it is connected, or says why not, or is dead */
+/* it is connected, or says why not, or is dead, or the server says nothing */
 static int nbd_ready(struct nbd *n)
 {
 	struct nbd_shared *s = n->shared;
+	uint64_t end = nbd_deadline(n);
 	uint32_t state;
+	bool late = false;
 
-	while ((state = env_load(&s->state)) == NBD_STARTING && !nbd_is_gone(n))
-		nbd_sleep(&s->state, state, NULL);
+	while ((state = env_load(&s->state)) == NBD_STARTING && !nbd_is_gone(n) && !late)
+		late = !nbd_sleep_until(&s->state, state, end);
 	if (state == NBD_READY)
 		return 0;
-	env_reason("nbd: %s", state == NBD_FAILED ? s->reason : "the helper died");
+	env_reason("nbd: %s", state == NBD_FAILED ? s->reason
+			      : late		  ? "no answer in time"
+						  : "the helper died");
 	return -ENODEV;
 }
 

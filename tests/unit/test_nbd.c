@@ -17,88 +17,18 @@
 #include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
+#include <sys/un.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include "balun/balun.h"
 #include "env/env.h"
+#include "tests/unit/nbd_server.h"
 #include "tests/unit/rand.h"
 
 #define PAGE  4096UL
 #define LEN   (4UL << 20)
 #define PAGES (LEN / PAGE)
-
-/* ---- servers ---- */
-
-static char dir[] = "/tmp/balun-nbd-XXXXXX";
-
-struct server {
-	char sock[64], spec[160];
-	pid_t pid;
-};
-
-static void run(char *const *argv)
-{
-	pid_t pid = fork();
-	int status;
-
-	if (!pid) {
-		execvp(argv[0], argv);
-		_exit(127);
-	}
-	assert_int_equal(waitpid(pid, &status, 0), pid);
-	assert_int_equal(status, 0);
-}
-
-/* from a file that the server writes, with a newline, when it is ready */
-static pid_t wait_pid(const char *path)
-{
-	uint64_t end = env_now_ns() + 20000000000ULL;
-	char text[16] = "";
-
-	while (!strchr(text, '\n')) {
-		int fd = open(path, O_RDONLY);
-
-		assert_true(env_now_ns() < end);
-		if (fd >= 0 && read(fd, text, sizeof(text) - 1) < 0)
-			fail();
-		if (fd >= 0)
-			close(fd);
-		sched_yield();
-	}
-	unlink(path);
-	return atoi(text);
-}
-
-static void server_start(struct server *s, const char *name, char *size)
-{
-	char pid[80], log[80];
-
-	snprintf(s->sock, sizeof(s->sock), "%s/%s", dir, name);
-	snprintf(pid, sizeof(pid), "%s.pid", s->sock);
-	snprintf(log, sizeof(log), "logfile=%s/log", dir);
-	run((char *[]){ "nbdkit", "-U", s->sock, "-P", pid, "--filter=log", "memory", size, log,
-			NULL });
-	s->pid = wait_pid(pid);
-	snprintf(s->spec, sizeof(s->spec), "nbd:uri=nbd+unix:///?socket=%s", s->sock);
-}
-
-/* it is dead when this returns */
-static void server_kill(struct server *s)
-{
-	struct pollfd p = { .events = POLLIN };
-
-	if (!s->pid)
-		return;
-	p.fd = syscall(SYS_pidfd_open, s->pid, 0);
-	kill(s->pid, SIGKILL);
-	if (p.fd >= 0) {
-		poll(&p, 1, -1);
-		close(p.fd);
-	}
-	s->pid = 0;
-	unlink(s->sock);
-}
 
 /* ---- a program ---- */
 
@@ -159,22 +89,6 @@ static void move(struct balun_device *dev, unsigned int first, unsigned int n)
 	assert_int_equal(c.moved, n);
 }
 
-/* how many requests of a kind the servers have logged */
-static unsigned int logged(const char *what)
-{
-	char path[64], line[256];
-	unsigned int n = 0;
-	FILE *log;
-
-	snprintf(path, sizeof(path), "%s/log", dir);
-	log = fopen(path, "r");
-	assert_non_null(log);
-	while (fgets(line, sizeof(line), log))
-		n += !!strstr(line, what);
-	fclose(log);
-	return n;
-}
-
 static int begin(void **state)
 {
 	struct balun_space_opts opts = { .size = sizeof(opts), .engine = "uffd" };
@@ -184,8 +98,8 @@ static int begin(void **state)
 		return 0;
 	if (balun_space_create(&opts, &space))
 		return 0;
-	server_start(&a, "a", "64M");
-	server_start(&b, "b", "32M");
+	server_start(&a, "a", "64M", "4095M");
+	server_start(&b, "b", "32M", "4095M");
 	mem = mmap(NULL, LEN, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	fill();
 	return mem == MAP_FAILED;
@@ -222,7 +136,7 @@ static void goes_round(void **state)
 
 	needs();
 	for (k = 1; k <= 4; k *= 4) {
-		snprintf(spec, sizeof(spec), "%s,connections=%u", a.spec, k);
+		snprintf(spec, sizeof(spec), "%s,connections=%u,timeout=18446744073s", a.spec, k);
 		dev = open_device(spec);
 		move(dev, 0, PAGES);
 		assert_int_equal(right(0, PAGES), PAGES);
@@ -349,10 +263,82 @@ static void silent_server(void **state)
 	assert_int_equal(balun_device_close(dev), -EIO);
 }
 
+/* one that does not even say who it is: so is the open */
+static void silent_from_the_beginning(void **state)
+{
+	struct sockaddr_un addr = { .sun_family = AF_UNIX };
+	int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	struct balun_device *dev;
+	char spec[200];
+	uint64_t t0;
+
+	needs();
+	snprintf(addr.sun_path, sizeof(addr.sun_path), "%s/silent", dir);
+	assert_int_equal(bind(fd, (struct sockaddr *)&addr, sizeof(addr)), 0);
+	assert_int_equal(listen(fd, 4), 0);
+	snprintf(spec, sizeof(spec), "nbd:uri=nbd+unix:///?socket=%s,timeout=200ms", addr.sun_path);
+	t0 = env_now_ns();
+	assert_int_equal(balun_device_open(space, spec, &dev), -ENODEV);
+	assert_non_null(strstr(balun_reason(), "no answer"));
+	assert_true(env_now_ns() - t0 >= 200000000);
+	close(fd);
+	unlink(addr.sun_path);
+}
+
+/* what is on an export that nothing was written to stays there */
+static void open_that_fails_trims_nothing(void **state)
+{
+	struct balun_device *dev;
+	char spec[400];
+
+	needs();
+	snprintf(spec, sizeof(spec), "%s,no-such=1", a.spec);
+	assert_int_equal(balun_device_open(space, spec, &dev), -EINVAL);
+	snprintf(spec, sizeof(spec), "mirror(%s,nbd:uri=nbd+unix:///?socket=/nowhere)", a.spec);
+	assert_int_equal(balun_device_open(space, spec, &dev), -ENODEV);
+	dev = open_device(a.spec);
+	assert_int_equal(balun_device_close(dev), 0);
+	assert_int_equal(logged(" Trim id="), 0);
+}
+
+static void large_export(void **state)
+{
+	struct balun_device_info info = { .size = sizeof(info) };
+	struct balun_device *dev;
+	struct server c;
+
+	needs();
+	server_start(&c, "c", "3T", "4095M");
+	fill(); /* what was shared with a child does not move */
+	dev = open_device(c.spec);
+	assert_int_equal(balun_device_info(dev, &info), 0);
+	assert_int_equal(info.mem_total, 1ULL << 40);
+	move(dev, 0, PAGES);
+	assert_int_equal(right(0, PAGES), PAGES);
+	assert_int_equal(balun_device_close(dev), 0);
+	server_kill(&c);
+}
+
+/* one that takes less at once than there is in a request */
+static void small_requests(void **state)
+{
+	struct balun_device *dev;
+	struct server c;
+
+	needs();
+	server_start(&c, "d", "32M", "64K");
+	fill(); /* what was shared with a child does not move */
+	dev = open_device(c.spec);
+	move(dev, 0, PAGES);
+	assert_int_equal(right(0, PAGES), PAGES);
+	assert_int_equal(balun_device_close(dev), 0);
+	server_kill(&c);
+}
+
 static void refuses(void **state)
 {
-	static const char *const more[] = { "connections=0", "connections=17", "mem=3M", "mem=128M",
-					    "timeout=3" };
+	static const char *const more[] = { "connections=0", "connections=17", "mem=3M",
+					    "mem=128M",	     "timeout=3",      "timeout=0" };
 	struct balun_device *dev;
 	struct server c;
 	char spec[200];
@@ -367,7 +353,7 @@ static void refuses(void **state)
 	assert_int_equal(balun_device_open(space, "nbd:uri=nbd+unix:///?socket=/nowhere", &dev),
 			 -ENODEV);
 	assert_non_null(strstr(balun_reason(), "cannot connect"));
-	server_start(&c, "c", "1M");
+	server_start(&c, "e", "1M", "4095M");
 	assert_int_equal(balun_device_open(space, c.spec, &dev), -EINVAL);
 	server_kill(&c);
 	setenv("BALUN_NBD_HELPER", "/bin/false", 1);
@@ -555,6 +541,10 @@ int main(void)
 		CASE(mirror_loses_nothing),
 		CASE(mirror_loses_the_second),
 		CASE(silent_server),
+		CASE(silent_from_the_beginning),
+		CASE(open_that_fails_trims_nothing),
+		CASE(large_export),
+		CASE(small_requests),
 		CASE(refuses),
 		CASE(program_does_not_meet_it),
 		CASE(helper_ends_with_its_program),
