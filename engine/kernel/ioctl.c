@@ -89,8 +89,11 @@ static int slot_close(struct knode *n, unsigned int i, u64 handle)
 		return no_device();
 	err = balun_device_close(dev);
 	mutex_lock(&n->lock);
-	n->slot[i].handle = 0;
-	n->slot[i].closing = false;
+	/* core may have given the number to a device that was opened since: the slot is its */
+	if (n->slot[i].dev == dev) {
+		n->slot[i].handle = 0;
+		n->slot[i].closing = false;
+	}
 	mutex_unlock(&n->lock);
 	core_device_free(dev);
 	return err;
@@ -190,6 +193,7 @@ static int call_open(struct kcall *c)
 	c->args.open.handle = ++n->serial * SLOTS + dev->id;
 	n->slot[dev->id].dev = dev;
 	n->slot[dev->id].handle = c->args.open.handle;
+	n->slot[dev->id].closing = false;
 	mutex_unlock(&n->lock);
 	return 0;
 }
