@@ -154,6 +154,7 @@ void kdevice_split(struct kdev *d, struct mm_struct *mm, u64 va)
 	spin_lock_irqsave(&d->lock, flags);
 	if (!d->splitting) {
 		d->splitting = true;
+		d->split_waits = true;
 		mmgrab(mm);
 		d->split_mm = mm;
 		d->split_va = va;

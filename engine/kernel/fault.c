@@ -9,7 +9,8 @@
  * A huge page comes home whole. Where it cannot (no huge page of system memory is free, a page of
  * it is pinned or not read) it has to be split, and that cannot be done here: who faults has the
  * folio's lock and a reference, and only what nobody else refers to is split. So a worker does it,
- * and the page is touched again; until then a touch returns at once, for the worker needs the lock.
+ * and the page is touched again; until then a touch returns at once, for the worker needs the lock,
+ * and mmap_lock: touch_again().
  *
  * A folio that is large still and mapped as small pages (a part of it was unmapped, or protected)
  * is split here, before anything else is collected. See split_here().
@@ -94,6 +95,7 @@ void ksplit(struct work_struct *w)
 
 	if (mmget_not_zero(mm)) {
 		mmap_read_lock(mm);
+		WRITE_ONCE(d->split_waits, false);
 		vma = vma_lookup(mm, d->split_va);
 		if (vma)
 			split_at(d->k, vma, d->split_va, NULL);
@@ -120,6 +122,48 @@ static bool split_here(struct kdev *d, struct vm_fault *vmf)
 	return !compat_fault_is_part(vmf);
 }
 
+/*
+ * Who has to wait does so without mmap_lock, which the process's other calls may need, if the
+ * caller lets it: RETRY. NOWAIT is not to wait, and keeps the lock. 0: it cannot be let go of. The
+ * caller has the page still.
+ */
+static vm_fault_t let_go(struct vm_fault *vmf)
+{
+	if (!(vmf->flags & FAULT_FLAG_ALLOW_RETRY))
+		return 0;
+	if (!(vmf->flags & FAULT_FLAG_RETRY_NOWAIT))
+		mmap_read_unlock(vmf->vma->vm_mm);
+	return VM_FAULT_RETRY;
+}
+
+/* the block thrashes, and the device has just fetched it */
+static vm_fault_t hold_back(struct vm_fault *vmf)
+{
+	bool wait = !(vmf->flags & FAULT_FLAG_RETRY_NOWAIT);
+	vm_fault_t ret = let_go(vmf);
+
+	if (wait)
+		env_sleep_ns(50000);
+	return ret;
+}
+
+/*
+ * It is touched again when the worker has split it. The worker gets mmap_lock after those who want
+ * it for writing and came before, and they wait for whoever has it. Who touches again without
+ * letting go of it (a debugger's get_user_pages()) would wait for them, and they for him: better an
+ * error for him, who is never the program's own touch.
+ */
+static vm_fault_t touch_again(struct kdev *d, struct vm_fault *vmf)
+{
+	struct mm_struct *mm = vmf->vma->vm_mm;
+	vm_fault_t ret = let_go(vmf);
+
+	if (!ret && READ_ONCE(d->split_waits) && READ_ONCE(d->split_mm) == mm &&
+	    mmap_lock_is_contended(mm))
+		ret = VM_FAULT_SIGBUS;
+	return ret;
+}
+
 static vm_fault_t fault_own(struct kengine *k, struct vm_fault *vmf)
 {
 	struct kfault f = { .task = current, .vmf = vmf };
@@ -134,9 +178,9 @@ static vm_fault_t fault_own(struct kengine *k, struct vm_fault *vmf)
 	spin_unlock(&k->faults_lock);
 	if (err == -EIO)
 		return VM_FAULT_SIGBUS;
-	if (err == -EAGAIN) /* it has to wait: the block thrashes */
-		env_sleep_ns(50000);
-	else if (err && compat_fault_is_huge(vmf))
+	if (err == -EAGAIN)
+		return hold_back(vmf);
+	if (err && compat_fault_is_huge(vmf))
 		kdevice_split(kpage_device(vmf->page), k->mm, vmf->address & PAGE_MASK);
 	return 0;
 }
@@ -152,6 +196,8 @@ vm_fault_t kmigrate_to_ram(struct vm_fault *vmf)
 	    (!compat_fault_is_huge(vmf) || !READ_ONCE(d->splitting)))
 		ret = vmf->vma->vm_mm == d->k->mm ? fault_own(d->k, vmf) : fault_foreign(d, vmf);
 	kdevice_leave(d); /* the caller has the page still, and the page keeps the struct */
+	if (!ret && compat_fault_is_huge(vmf) && READ_ONCE(d->splitting))
+		ret = touch_again(d, vmf);
 	return ret;
 }
 

@@ -73,7 +73,8 @@ enum kind {
  * @at: where each used page was put (KPAGE_*): a hint, for mremap() tells nobody
  * @lock: of @at, @used, @freed and the counts together; may be taken in any context
  * @ended: the device is closed, and pages of it are lost: they stay until they are unmapped
- * @split: a huge page that is to be split, at @split_va of @split_mm; one at a time (@splitting)
+ * @split: a huge page that is to be split, at @split_va of @split_mm; one at a time (@splitting).
+ *         @split_waits: it has not got mmap_lock yet
  */
 struct kdev {
 	struct kengine *k;
@@ -94,7 +95,7 @@ struct kdev {
 	struct work_struct work, split;
 	struct mm_struct *split_mm;
 	u64 split_va;
-	bool splitting;
+	bool splitting, split_waits;
 };
 
 /**

@@ -25,12 +25,13 @@ static int copy_direct(u64 addr, void *buf, size_t len, bool write)
 static int copy_page_of(struct mm_struct *mm, u64 addr, void *buf, size_t len, bool write)
 {
 	struct page *page;
+	int got, locked = 1;
 	void *p;
-	int got;
 
 	mmap_read_lock(mm);
-	got = compat_get_user_page_remote(mm, addr, write ? FOLL_WRITE : 0, &page);
-	mmap_read_unlock(mm);
+	got = compat_get_user_page_remote(mm, addr, write ? FOLL_WRITE : 0, &page, &locked);
+	if (locked)
+		mmap_read_unlock(mm);
 	if (got != 1)
 		return -EFAULT;
 	p = kmap_local_page(page);
@@ -94,13 +95,14 @@ int kunshare(void *e, uint64_t va, uint64_t len)
 {
 	struct kengine *k = e;
 	u64 end = va + len;
+	bool unlocked; /* meanwhile, as it may */
 	int err = 0;
 
 	if (!mmget_not_zero(k->mm))
 		return -EFAULT;
 	mmap_read_lock(k->mm);
 	for (; va < end && !err; va += PAGE_SIZE)
-		err = fixup_user_fault(k->mm, va, FAULT_FLAG_WRITE, NULL);
+		err = fixup_user_fault(k->mm, va, FAULT_FLAG_WRITE, &unlocked);
 	mmap_read_unlock(k->mm);
 	mmput(k->mm);
 	return err;

@@ -145,14 +145,16 @@ static inline struct dev_pagemap *compat_page_pgmap(struct page *page)
  * right on both. No declaration tells; migrate_device_pfns() came in the same series.
  */
 
-/* One page, referenced; mmap_lock held. Return: 1 or -errno. The array of vmas is gone in 6.5. */
+/* One page, referenced; mmap_lock held, which may be let go of: *locked becomes 0. Return: 1 or
+ * -errno. The array of vmas is gone in 6.5. */
 static inline long compat_get_user_page_remote(struct mm_struct *mm, unsigned long addr,
-					       unsigned int gup_flags, struct page **ret_page)
+					       unsigned int gup_flags, struct page **ret_page,
+					       int *locked)
 {
 #ifdef BALUN_HAVE_GUP_VMAS
-	return get_user_pages_remote(mm, addr, 1, gup_flags, ret_page, NULL, NULL);
+	return get_user_pages_remote(mm, addr, 1, gup_flags, ret_page, NULL, locked);
 #else
-	return get_user_pages_remote(mm, addr, 1, gup_flags, ret_page, NULL);
+	return get_user_pages_remote(mm, addr, 1, gup_flags, ret_page, locked);
 #endif
 }
 #endif
