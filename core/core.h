@@ -134,6 +134,12 @@ static inline struct core_stripe *core_stripe(struct balun_space *sp, uint64_t v
 {
 	return &sp->stripe[(va >> BALUN_BLOCK_SHIFT) % CORE_STRIPES];
 }
+/* Where to look for a block in a table of @n. Heaps begin at multiples of large powers of two: all
+ * bits of its number count (the factor is 2^64 over the golden ratio). */
+static inline uint32_t core_block_slot(uint64_t va, uint32_t n)
+{
+	return (((va >> BALUN_BLOCK_SHIFT) * 0x9e3779b97f4a7c15ULL >> 32) * n) >> 32;
+}
 static inline void core_count(uint64_t *p, uint64_t v)
 {
 	env_add(p, v);
@@ -207,6 +213,8 @@ void core_resident_add(struct balun_device *dev, uint64_t va, unsigned int pages
 void core_resident_sub(struct balun_device *dev, uint64_t va, unsigned int pages);
 void core_resident_touch(struct balun_device *dev, uint64_t va);
 int core_evict(struct balun_device *dev, uint64_t bytes, uint64_t keep_va, uint64_t *ret_bytes);
+int core_evict_settled(struct balun_device *dev, uint64_t bytes,
+		       uint64_t *ret_bytes); /* no lock held */
 void core_resident_forget(struct balun_device *dev);
 
 /* device.c */

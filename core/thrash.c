@@ -16,7 +16,7 @@
 
 static struct core_thrash *slot(struct balun_space *sp, uint64_t block)
 {
-	return &sp->thrash[(block >> BALUN_BLOCK_SHIFT) % CORE_THRASH_SLOTS];
+	return &sp->thrash[core_block_slot(block, CORE_THRASH_SLOTS)];
 }
 
 static uint64_t window(struct balun_space *sp)
@@ -35,8 +35,11 @@ void core_thrash_note(struct balun_space *sp, uint64_t block, bool to_device)
 
 	if (env_load_relaxed(&t->block) != block || gap > THRASH_QUIET_NS)
 		count = 0;
-	else if (env_load_relaxed(&t->to_device) != to_device)
-		count = gap <= window(sp) ? count + 1 : 0;
+	else if (env_load_relaxed(&t->to_device) != to_device && gap <= window(sp))
+		count++;
+	else if (env_load_relaxed(&t->to_device) != to_device &&
+		 now > env_load_relaxed(&t->stay_until_ns))
+		count = 0; /* one slow move does not end a stay */
 	env_store_relaxed(&t->block, block);
 	env_store_relaxed(&t->last_ns, now);
 	env_store_relaxed(&t->to_device, to_device);
