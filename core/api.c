@@ -292,9 +292,7 @@ int balun_evict(struct balun_device *dev, uint64_t bytes, uint64_t *ret_bytes)
 	}
 	err = api_enter(dev->space, &en);
 	if (!err) {
-		err = core_evict(dev, bytes, UINT64_MAX, &freed);
-		if (err == -EBUSY && !env_load_relaxed(&dev->mem_used))
-			err = 0; /* all of it is free: there was no more to evict */
+		err = core_evict_settled(dev, bytes, &freed);
 		api_leave(&en, 0);
 	}
 	core_device_put(dev);

@@ -10,7 +10,7 @@
 
 static struct env_list *resident_bucket(struct balun_device *dev, uint64_t va)
 {
-	return &dev->resident[(va >> BALUN_BLOCK_SHIFT) % CORE_RESIDENT_HASH];
+	return &dev->resident[core_block_slot(va, CORE_RESIDENT_HASH)];
 }
 
 static struct core_resident *resident_find(struct balun_device *dev, uint64_t va)
@@ -226,6 +226,27 @@ int core_evict(struct balun_device *dev, uint64_t bytes, uint64_t keep_va, uint6
 	if (freed >= bytes)
 		return 0;
 	return failed ? -EIO : -EBUSY;
+}
+
+/*
+ * What was in transit may have been on its way home: it is busy, and its device memory is free only
+ * some time after a CPU got the page. So who misses something waits for the migrations that are
+ * under way, and looks once more; what is busy after that is busy for another reason.
+ */
+int core_evict_settled(struct balun_device *dev, uint64_t bytes, uint64_t *ret_freed)
+{
+	uint64_t more = 0;
+	int err;
+
+	err = core_evict(dev, bytes, UINT64_MAX, ret_freed);
+	if (err != -EBUSY)
+		return err;
+	core_moves_synchronize(dev->space);
+	err = core_evict(dev, bytes - *ret_freed, UINT64_MAX, &more);
+	*ret_freed += more;
+	if (err == -EBUSY && !env_load_relaxed(&dev->mem_used))
+		err = 0; /* all of it is free: there was no more to evict */
+	return err;
 }
 
 bool core_is_pinned(struct balun_space *sp, uint64_t va)

@@ -231,6 +231,7 @@ static void move_pages(struct balun_space *sp, struct core_work *w, struct core_
 			core_copy_batch(sp, w);
 		ENV_STOP("move-copied");
 		sp->engine->commit(sp->e, b);
+		ENV_STOP("move-committed");
 	} else {
 		for (i = first; i < last; i++)
 			if (env_bit(b->want, i))

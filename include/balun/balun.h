@@ -214,6 +214,7 @@ BALUN_API int balun_sync(struct balun_space *space);
  * @bytes: at least so many, or UINT64_MAX for all
  * @ret_bytes: bytes freed, or NULL
  *
+ * Pages that were on their way home when it was called are waited for.
  * Return: 0; -EBUSY what is left is pinned or busy; -EIO a copy failed; -ENODEV the device is being
  * closed or lost; -ECHILD.
  */

@@ -127,5 +127,6 @@ void matrix_cells(void);
 void reader_cells(void);
 void huge_cells(void);
 void thread_cells(void);
+void evict_cells(void);
 
 #endif
