@@ -20,6 +20,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/uio.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -240,6 +241,37 @@ static void act_share(struct round *r)
 	close(go[1]);
 }
 
+static void *mapper(void *arg)
+{
+	(void)arg;
+	while (!atomic_load(&over))
+		munmap(mmap(NULL, PAGE, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0), PAGE);
+	return NULL;
+}
+
+/* a child has it too, and reads it by get_user_pages() while its threads change its mappings */
+static void act_peek(struct round *r)
+{
+	static char buf[PAGE];
+	unsigned int no = r->is % PAGES;
+	struct iovec to = { buf, PAGE }, from = { r->at + no * PAGE, PAGE };
+	pid_t pid = child_begin();
+	pthread_t t[2];
+
+	if (!pid) {
+		if (pthread_create(&t[0], NULL, mapper, NULL) ||
+		    pthread_create(&t[1], NULL, mapper, NULL))
+			fail("pthread_create");
+		usleep(1000);
+		if (process_vm_readv(getpid(), &to, 1, &from, 1, 0) != (ssize_t)PAGE)
+			fail("process_vm_readv");
+		check(r, buf, no, 1, "read by get_user_pages()");
+		_exit(0);
+	}
+	child_end(pid);
+	check(r, r->at, 0, PAGES, "after a child has read it");
+}
+
 /* @alone: not while another thread moves the block. 7.3 takes the entry for a huge page of a device
  * away for a moment when it is collected (docs/kernel.md, "Limits"): who zaps it just then, as
  * madvise() or a child that unmaps it or exits, zaps nothing */
@@ -248,7 +280,7 @@ static const struct {
 	bool alone;
 } acts[] = {
 	{ act_protect, false }, { act_touch, false }, { act_unmap, false }, { act_remap, false },
-	{ act_drop, true },	{ act_fork, true },   { act_share, true },
+	{ act_drop, true },	{ act_fork, true },   { act_share, true },  { act_peek, true },
 };
 #define ACTS (sizeof(acts) / sizeof(acts[0]))
 
