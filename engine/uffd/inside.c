@@ -4,7 +4,7 @@
  * to serve a fault; so it must not fault itself. On entry it publishes where its stack and its
  * thread block are; pages there are not taken (uffd_inside_bits()), and those that are away or were
  * never touched are made present before any lock is held. Its signals wait: a handler could touch
- * anything.
+ * anything. So does its cancellation, which would end it where it sleeps or waits, locks held.
  *
  * A collect looks at the slots and takes pages on the strength of that; in between u->looks is odd.
  * Who has published waits until a look that had begun before is over, so what that one took is
@@ -16,6 +16,7 @@
  */
 #include <linux/futex.h>
 #include <limits.h>
+#include <pthread.h>
 #include <signal.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
@@ -49,6 +50,7 @@ static unsigned int inside_high;
 struct cookie {
 	uint64_t mask, who;
 	int slot; /* -1: a thread of Balun, nothing to do */
+	int cancel;
 };
 
 static void block_signals(uint64_t *ret_old)
@@ -215,6 +217,7 @@ static bool publish(struct cookie *c, uint64_t sp)
 		return false;
 	block_signals(&c->mask);
 	slot_take(c, sp, (uintptr_t)__builtin_thread_pointer());
+	pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &c->cancel);
 	return true;
 }
 
@@ -264,6 +267,7 @@ void uffd_leave(void *e, void *cookie)
 		return;
 	slot_free(c);
 	syscall(SYS_rt_sigprocmask, SIG_SETMASK, &c->mask, NULL, sizeof(c->mask));
+	pthread_setcancelstate(c->cancel, NULL);
 }
 
 void uffd_add_bits(uint64_t block, uint64_t start, uint64_t end, uint64_t *bits)

@@ -410,7 +410,46 @@ static void cut_unseen(struct mx *m)
 	mx_verify(q + 45 * PAGE, 19 * PAGE, MX_ZEROS);
 }
 
+struct cancelled {
+	struct mx *m;
+	struct balun_device *dev;
+	char *p;
+	bool moved;
+};
+
+static void *cancelled_main(void *arg)
+{
+	struct cancelled *c = arg;
+
+	MX_CHECK_EQ(pthread_cancel(pthread_self()), 0);
+	mx_move(c->m, c->p, MIB, c->dev);
+	MX_CHECK_EQ(munmap(c->p, MIB), 0);
+	c->moved = true;
+	pthread_testcancel();
+	return NULL;
+}
+
+/*
+ * A thread is to end, where it next waits; but not inside Balun, whose locks it holds: memory calls
+ * are no place for that. The device's sleep would be one.
+ */
+static void cancelled_inside(struct mx *m)
+{
+	struct cancelled c = { .m = m, .p = mx_map(MIB) };
+	pthread_t t;
+	void *ret;
+
+	MX_OK(balun_device_open(m->space, "inject(ram:mem=16M):op=copy,delay=1ms,nomove=1",
+				&c.dev));
+	mx_fill(c.p, MIB, 1);
+	MX_CHECK_EQ(pthread_create(&t, NULL, cancelled_main, &c), 0);
+	MX_CHECK_EQ(pthread_join(t, &ret), 0);
+	MX_CHECK(c.moved && ret == PTHREAD_CANCELED);
+	MX_OK(balun_device_close(c.dev));
+}
+
 const struct mx_cell cells_threads[] = {
+	{ "threads/cancelled-inside", cancelled_inside, 0, 0, 0 },
 	{ "threads/stack-away-at-exit", stack_away_at_exit, 0, 0, 0 },
 	{ "threads/stack-leaving-at-exit", stack_leaving_at_exit, 0, 0, 0 },
 	{ "threads/stack-away-at-start", stack_away_at_start, 0, 0, 0 },
