@@ -169,7 +169,7 @@ static void touch_pages(struct uffd *u, uint64_t start, uint64_t end)
 		local = (struct iovec){ .iov_base = bytes, .iov_len = n - k };
 		got = u->caps.user_mode_only
 			      ? -1
-			      : process_vm_readv(getpid(), &local, 1, remote + k, n - k, 0);
+			      : process_vm_readv(gettid(), &local, 1, remote + k, n - k, 0);
 		if (got >= 0 || (!u->caps.user_mode_only && errno == EFAULT)) {
 			got = ENV_MAX(got, 0);
 			continue;

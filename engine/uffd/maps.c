@@ -13,14 +13,15 @@
 
 /* open for the life of the context; they belong to this address space, a child closes them */
 static int maps_fd = -1, pagemap_fd = -1;
-static struct env_mutex segments_lock;
+static struct env_mutex refresh_lock, segments_lock;
 
 int maps_open(void)
 {
 	/* the only space of the process: nobody holds it, unless a fork left it behind locked */
+	env_mutex_init(&refresh_lock);
 	env_mutex_init(&segments_lock);
-	maps_fd = open("/proc/self/maps", O_RDONLY | O_CLOEXEC);
-	pagemap_fd = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
+	maps_fd = open("/proc/thread-self/maps", O_RDONLY | O_CLOEXEC);
+	pagemap_fd = open("/proc/thread-self/pagemap", O_RDONLY | O_CLOEXEC);
 	return maps_fd < 0 || pagemap_fd < 0 ? -errno : 0;
 }
 
@@ -93,7 +94,7 @@ static ssize_t more_of_file(void *arg, void *buf, size_t len)
 
 static int query_text(uint64_t va, struct vma *ret)
 {
-	int fd = open("/proc/self/maps", O_RDONLY | O_CLOEXEC), err;
+	int fd = open("/proc/thread-self/maps", O_RDONLY | O_CLOEXEC), err;
 
 	if (fd < 0)
 		return -ENOENT;
@@ -154,25 +155,26 @@ uint64_t maps_end(uint64_t va, uint64_t end)
 
 #define OBJECT_SEGMENTS 1024
 
-static struct {
+struct segment {
 	uint64_t start, end;
-} segment[OBJECT_SEGMENTS];
+};
+/* what is known, under segments_lock; what is being read, under refresh_lock */
+static struct segment segment[OBJECT_SEGMENTS], fresh[OBJECT_SEGMENTS];
 static unsigned int nsegments;
-static unsigned long long objects_seen;
+static unsigned long long objects_seen; /* under refresh_lock */
 
 static int add_object(struct dl_phdr_info *info, size_t size, void *arg)
 {
 	unsigned int i, *n = arg;
 
-	if (size >= offsetof(struct dl_phdr_info, dlpi_subs) && info->dlpi_adds == objects_seen)
-		return 1;
+	(void)size;
 	for (i = 0; i < info->dlpi_phnum && *n < OBJECT_SEGMENTS; i++) {
 		const ElfW(Phdr) *p = &info->dlpi_phdr[i];
 
 		if (p->p_type != PT_LOAD || !(p->p_flags & PF_W))
 			continue;
-		segment[*n].start = (info->dlpi_addr + p->p_vaddr) & ~(PAGE - 1);
-		segment[*n].end =
+		fresh[*n].start = (info->dlpi_addr + p->p_vaddr) & ~(PAGE - 1);
+		fresh[*n].end =
 			(info->dlpi_addr + p->p_vaddr + p->p_memsz + PAGE - 1) & ~(PAGE - 1);
 		++*n;
 	}
@@ -188,24 +190,27 @@ static int count_objects(struct dl_phdr_info *info, size_t size, void *arg)
 
 /*
  * A segment of an object that was unloaded stays in the list until the next load: its address is
- * then used in place, which is always right. Lock order: segments_lock, then the loader's; nobody
- * takes segments_lock inside the loader. The loader's own tables are in the program's heap and may
- * be away: never call this on the reader, or holding a lock that the reader takes.
+ * then used in place, which is always right. Lock order: refresh_lock, then the loader's; nobody
+ * takes refresh_lock inside the loader. The loader's own tables are in the program's heap and may
+ * be away: never call this on the reader, or holding a lock that the reader takes, as segments_lock
+ * is.
  */
 void maps_refresh_objects(void)
 {
 	unsigned long long adds = 0;
 	unsigned int n = 0;
 
+	env_mutex_lock(&refresh_lock);
 	dl_iterate_phdr(count_objects, &adds);
-	env_mutex_lock(&segments_lock);
-	if (!nsegments || adds != objects_seen) {
-		objects_seen = ~0ULL;
+	if (!objects_seen || adds != objects_seen) {
 		dl_iterate_phdr(add_object, &n);
+		env_mutex_lock(&segments_lock);
+		memcpy(segment, fresh, n * sizeof(*segment));
 		nsegments = n;
+		env_mutex_unlock(&segments_lock);
 		objects_seen = adds;
 	}
-	env_mutex_unlock(&segments_lock);
+	env_mutex_unlock(&refresh_lock);
 }
 
 /* of [start, end): is its first page an object's, and up to where is the answer the same? */
