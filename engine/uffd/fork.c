@@ -79,9 +79,8 @@ static void fork_prepare(void)
 	if (!u)
 		return;
 	uffd_enter(u, prepare_cookie);
-	if (core_quiesce(u->space))
+	if (uffd_files_quiesce(u))
 		env_log(0, "fork: pages of a failed device are lost to the child too");
-	frames_shrink(u);
 	forks++;
 	forker = getpid();
 }
@@ -98,16 +97,19 @@ static void fork_parent(void)
 	env_word_unlock(&uffd_life);
 }
 
-/* The parent's engine is a copy nobody runs: its memory stays as it is, its context is closed. */
+/* The parent's engine is a copy nobody runs: its memory stays as it is, its context is closed
+ * if the child has it. */
 static void fork_child(void)
 {
 	struct uffd *u = prepared;
 
 	if (!u)
 		return; /* the lock's holder is of another generation: it is free */
-	close(u->caps.fd);
-	close(u->stop_fd);
-	maps_close();
+	if (!u->files) {
+		close(u->caps.fd);
+		close(u->stop_fd);
+		maps_close();
+	}
 	env_store(&uffd_current, NULL);
 	if (told && u->caps.fork_event)
 		wait_for_parent();

@@ -64,10 +64,15 @@ static int attach(struct balun_space *sp, void **ret_e)
 	err = uffd_reader_start(u);
 	if (err)
 		goto err_maps;
+	err = uffd_files_start(u);
+	if (err)
+		goto err_reader;
 	if (u->move)
 		uffd_calibrate(u);
 	*ret_e = u;
 	return 0;
+err_reader:
+	uffd_reader_stop(u);
 err_maps:
 	maps_close();
 	unpublish();
@@ -126,6 +131,7 @@ static void uffd_detach(void *e)
 		uffd_unregister(u, u->watch.r[i].start, u->watch.r[i].end);
 	env_mutex_unlock(&u->lock);
 	frames_fini(u);
+	uffd_files_stop(u);
 	uffd_reader_stop(u);
 	maps_close();
 	close(u->caps.fd);
@@ -377,8 +383,8 @@ static int in_place(uint64_t addr, void *buf, size_t len, bool write)
 {
 	struct iovec local = { .iov_base = buf, .iov_len = len };
 	struct iovec remote = { .iov_base = (void *)(uintptr_t)addr, .iov_len = len };
-	ssize_t n = write ? process_vm_writev(getpid(), &local, 1, &remote, 1, 0)
-			  : process_vm_readv(getpid(), &local, 1, &remote, 1, 0);
+	ssize_t n = write ? process_vm_writev(gettid(), &local, 1, &remote, 1, 0)
+			  : process_vm_readv(gettid(), &local, 1, &remote, 1, 0);
 
 	return n == (ssize_t)len ? 0 : -EFAULT;
 }

@@ -18,6 +18,7 @@
  * ending.c   what the kernel touches at the end of a thread stays
  * hooks.c    memory calls seen before they happen
  * fork.c     a child gets every byte
+ * files.c    descriptors that the program does not have
  *
  * u->lock is the engine's lock. It is held
  * - across every look at @pt, the watch table and the transits,
@@ -170,6 +171,7 @@ struct uffd {
 		env_bits seen;
 	} own_remove[8];
 	struct env_thread *reader;
+	struct uffd_files *files; /* NULL: our descriptors are the program's too */
 	int stop_fd;
 	unsigned int handling; /* events read, not yet finished */
 	/* the reader's own */
@@ -310,6 +312,12 @@ bool uffd_is_changing(struct uffd *u, uint64_t start, uint64_t end);
 /* lock held: is a hooked call under way in the range? u->idle wakes when it ends */
 bool uffd_is_hooked(const struct uffd *u, uint64_t start, uint64_t end);
 void uffd_quarantine(struct uffd *u, uint64_t start, uint64_t end);
+
+/* files.c: after the reader has begun, before it ends */
+int uffd_files_start(struct uffd *u);
+void uffd_files_stop(struct uffd *u);
+/* everything home and no frames, as core_quiesce(): on whatever thread can */
+int uffd_files_quiesce(struct uffd *u);
 
 /* fork.c */
 void uffd_fork_register(void);

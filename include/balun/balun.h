@@ -93,6 +93,10 @@ struct balun_space_opts {
  *
  * Costs nothing for memory that never migrates: a range is watched from its first migration on.
  *
+ * The calling thread may have a table of file descriptors of its own (unshare(CLONE_FILES)). Then
+ * those of the space and of its devices are in that table and out of the program's reach, and
+ * calls about the space are to be made by threads that have it. fork() may be called by all.
+ *
  * Return: 0; -EINVAL unknown engine or bad options; -EPERM the engine may not be used here
  * (balun_reason() has the remedy); -EOPNOTSUPP the kernel lacks what the engine needs, or the
  * engine takes no policy; -EBUSY the process has a space of this engine already (on "kernel" it may
