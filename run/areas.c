@@ -80,7 +80,7 @@ static unsigned int add(unsigned int n, const char *line)
 
 const struct area *areas_read(unsigned int *ret_n)
 {
-	int fd = open("/proc/self/maps", O_RDONLY | O_CLOEXEC);
+	int fd = open("/proc/thread-self/maps", O_RDONLY | O_CLOEXEC);
 	unsigned int n = 0;
 	size_t have = 0;
 	ssize_t got;
@@ -151,7 +151,7 @@ static uint64_t scan(uint64_t start, uint64_t end, uint64_t max, uint64_t *ret_f
 		.return_mask = SCAN_PRESENT,
 	};
 	/* opened each time: a program may close what it does not know, and open something else */
-	int i, n, pagemap = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
+	int i, n, pagemap = open("/proc/thread-self/pagemap", O_RDONLY | O_CLOEXEC);
 	uint64_t sum = 0;
 
 	if (pagemap < 0)
@@ -193,7 +193,7 @@ uint64_t areas_first(uint64_t start, uint64_t end)
 /* statm: size resident shared ..., in pages */
 uint64_t areas_rss(void)
 {
-	int fd = open("/proc/self/statm", O_RDONLY | O_CLOEXEC);
+	int fd = open("/proc/thread-self/statm", O_RDONLY | O_CLOEXEC);
 	uint64_t resident, shared;
 	char buf[128] = "", *s = buf;
 	ssize_t got;

@@ -5,6 +5,8 @@
  */
 #include "run/run.h"
 
+#define CHAOS_NS 500000ULL /* between looks, at least */
+
 static uint64_t seed;
 
 /* splitmix64 */
@@ -41,21 +43,22 @@ static uint64_t move_some(const struct area *a, unsigned int n)
 
 uint64_t chaos_look(void)
 {
-	static uint64_t t0, moved, rounds;
+	static uint64_t due, rounds; /* when what has moved so far may have moved */
+	uint64_t now = run_now_ns(), moved = 0;
 	const struct area *a;
 	unsigned int n = 0, i;
 
 	if (run_begin())
 		return 1000000000;
-	if (!t0) {
-		t0 = run_now_ns();
+	if (!seed)
 		seed = run.shared->chaos_seed;
-	}
 	a = areas_read(&n);
 	/* most of it is untouched or away already: some tries a round */
-	for (i = 0; a && i < 16; i++)
+	for (i = 0; a && i < 16 && !moved; i++)
 		moved += move_some(a, n);
 	if (!(rounds++ % 64))
 		run_note(keep_resident());
-	return moved * 1000000000ULL > (run_now_ns() - t0) * run.shared->chaos ? 500000 : 0;
+	/* what it is behind by, nobody makes up for */
+	due = (due > now ? due : now) + moved * 1000000000ULL / run.shared->chaos;
+	return due - now > CHAOS_NS ? due - now : CHAOS_NS;
 }

@@ -9,7 +9,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -154,19 +153,33 @@ void run_note(uint64_t resident)
 
 /* ---- the worker ---- */
 
+#define LAST_NS 20000000ULL /* between looks whether the program's threads have ended */
+
 static void *worker(void *arg)
 {
 	const struct run_shared *s = run.shared;
-	uint64_t now, keep = 0, chaos = 0; /* when each is due */
+	uint64_t now, keep = 0, chaos = 0, last = 0; /* when each is due */
+	int err = own_files();
 
 	(void)arg;
 	prctl(PR_SET_NAME, "balun-run");
+	if (err) {
+		slot_take();
+		if (run.slot)
+			snprintf(run.slot->why, sizeof(run.slot->why),
+				 "no descriptors of its own: %s", strerror(-err));
+		return NULL;
+	}
 	for (;;) {
 		now = run_now_ns();
 		if (s->resident && now >= keep)
 			keep = now + keep_look();
 		if (s->chaos && now >= chaos)
 			chaos = now + chaos_look();
+		if (now >= last) {
+			last = now + LAST_NS;
+			own_look();
+		}
 		if (!s->chaos)
 			sleep_until(keep);
 		else
@@ -175,17 +188,10 @@ static void *worker(void *arg)
 	return NULL;
 }
 
-/* without signals: the program's handlers run on its own threads */
 static void worker_start(void)
 {
-	sigset_t all, before;
-	pthread_t t;
-
-	sigfillset(&all);
-	pthread_sigmask(SIG_SETMASK, &all, &before);
-	if ((run.shared->resident || run.shared->chaos) && !pthread_create(&t, NULL, worker, NULL))
-		pthread_detach(t);
-	pthread_sigmask(SIG_SETMASK, &before, NULL);
+	if (run.shared->resident || run.shared->chaos)
+		own_start(worker);
 }
 
 /* The parent's space does not serve the child, which has every byte. */

@@ -7,12 +7,17 @@
  *   room.c     the waiting room: pages on their way out, a touch away from coming back
  *   policy.c   what comes home with a touched page
  *   areas.c    the program's memory: which, and how much of it is in RAM
+ *   own.c      Balun's threads and descriptors, apart from the program's
  *   chaos.c    moves pages for no reason, for tests
  *
  * tools/cmd_run.c makes a file of shared memory without a name, puts the options into it, and tells
  * the program where it is by an environment variable. Each process that Balun works in takes a slot
  * of it and writes down how it is doing. Nobody waits for anybody: a process that is killed leaves
  * its last word, and the memory goes with the last who has it.
+ *
+ * Balun's descriptors are in a table of its own threads (own.c): a program may close, count and
+ * number what it has as it likes. What Balun has to say therefore goes to a file of memory as well,
+ * which the launcher prints at the end.
  */
 #ifndef BALUN_RUN_H
 #define BALUN_RUN_H
@@ -50,6 +55,7 @@ struct run_shared {
 	uint64_t chaos;	   /* pages a second */
 	uint64_t chaos_seed;
 	uint32_t ndevices, follow;
+	uint32_t launcher, log_fd; /* what Balun has to say goes to /proc/@launcher/fd/@log_fd */
 	char device[RUN_DEVICES][RUN_SPEC];
 	/* what happened */
 	uint32_t nslots; /* taken so far, also beyond what there is room for */
@@ -97,6 +103,12 @@ uint64_t areas_present(uint64_t start, uint64_t end);
 uint64_t areas_first(uint64_t start, uint64_t end);
 /* anonymous memory of the process in RAM, Balun's own too: cheap */
 uint64_t areas_rss(void);
+
+/* ---- own.c ---- */
+/* begins it on a thread, and goes on when that has called own_files() */
+void own_start(void *(*worker)(void *));
+int own_files(void); /* the worker, first: 0 or -errno */
+void own_look(void); /* ends the process if only Balun's threads are left of it */
 
 /* ---- room.c ---- */
 int room_open(uint64_t bytes);	     /* 0: no room, the devices alone */

@@ -287,11 +287,12 @@ static int preload(void)
 static struct run_shared *shared_make(const struct options *o)
 {
 	int fd = memfd_create("balun-run", MFD_CLOEXEC);
+	int log = memfd_create("balun-run-log", MFD_CLOEXEC);
 	struct run_shared *s = MAP_FAILED;
 	char path[64];
 	unsigned int i;
 
-	if (fd >= 0 && !ftruncate(fd, sizeof(*s)))
+	if (fd >= 0 && log >= 0 && !ftruncate(fd, sizeof(*s)))
 		s = mmap(NULL, sizeof(*s), PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
 	if (s == MAP_FAILED) {
 		tool_error("run", "no shared memory: %s", strerror(errno));
@@ -304,6 +305,8 @@ static struct run_shared *shared_make(const struct options *o)
 	s->ndevices = o->ndevices;
 	for (i = 0; i < o->ndevices; i++)
 		snprintf(s->device[i], RUN_SPEC, "%s", o->device[i]);
+	s->launcher = getpid();
+	s->log_fd = log;
 	s->magic = RUN_MAGIC;
 	snprintf(path, sizeof(path), "/proc/%d/fd/%d", getpid(), fd);
 	setenv(RUN_ENV, path, 1);
@@ -395,6 +398,17 @@ static struct run_slot add_up(const struct run_shared *s, unsigned int *ret_n)
 			memcpy(all.why, p->why, sizeof(all.why));
 	}
 	return all;
+}
+
+/* what Balun said in the processes: errors, and what BALUN_LOG asks for */
+static void say_log(int fd)
+{
+	char buf[4096];
+	off_t at = 0;
+	ssize_t n;
+
+	for (; (n = pread(fd, buf, sizeof(buf), at)) > 0; at += n)
+		fwrite(buf, 1, n, stderr);
 }
 
 static void say(const struct run_shared *s)
@@ -508,6 +522,8 @@ int cmd_run(int argc, char **argv)
 	clock_gettime(CLOCK_MONOTONIC, &t1);
 	if (status < 0)
 		return not_begun(argv[0], err);
+	if (shared)
+		say_log(shared->log_fd);
 	if (shared && !o.quiet)
 		say(shared);
 	if (stats && write_stats(stats, shared, status,

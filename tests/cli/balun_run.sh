@@ -127,5 +127,59 @@ if "$balun" devices lz4 >/dev/null 2>&1; then
 	[ "$(tail -n 1 <<<"$out")" = 'the output is the same' ]
 	report $? "words.sh: $out"
 fi
+
+# ---- what is the program's ----
+
+# descriptors: it finds and closes its own only, while pages are away and move
+cat >"$tmp/files.py" <<'END'
+import os, time
+a = bytearray(24 << 20)
+for i in range(0, len(a), 4096):
+    a[i:i + 8] = i.to_bytes(8, 'little')
+os.closerange(3, 2000)
+end = time.time() + 1.5
+seen = set()
+while time.time() < end:
+    seen.add((os.open('/dev/null', 0), len(os.listdir('/proc/self/fd'))))
+    os.closerange(3, 2000)
+    if not os.fork():
+        os.closerange(3, 2000)
+        os._exit(any(a[i:i + 8] != i.to_bytes(8, 'little') for i in range(0, len(a), 1 << 20)))
+    assert not os.wait()[1]
+print(seen, all(a[i:i + 8] == i.to_bytes(8, 'little') for i in range(0, len(a), 4096)))
+END
+is 'descriptors' '{(3, 5)} True' "$(b --chaos 20000 --resident 16M --device ram:mem=256M -- $py "$tmp/files.py")"
+
+# the end of its last thread, also where the first has ended before, and in a child of a thread
+cat >"$tmp/last.c" <<'END'
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/wait.h>
+#include <unistd.h>
+static void said(void) { puts("ended"); }
+static void *run(void *arg)
+{
+	pid_t pid = fork();
+	int status;
+	if (!pid)
+		return NULL; /* the child's only thread */
+	printf("%d\n", waitpid(pid, &status, 0) == pid && !status);
+	return arg;
+}
+int main(void)
+{
+	pthread_t t;
+	atexit(said);
+	setvbuf(stdout, NULL, _IONBF, 0);
+	pthread_create(&t, NULL, run, NULL);
+	pthread_exit(NULL);
+}
+END
+gcc -o "$tmp/last" "$tmp/last.c" -pthread
+want=$("$tmp/last"; echo $?)
+is 'the last thread' "$want" "$(b --chaos 20000 --device ram:mem=256M -- timeout 20 "$tmp/last"; echo $?)"
+is 'the last thread, nothing moved' "$want" "$(b --resident 64M -- timeout 20 "$tmp/last"; echo $?)"
+
 is 'nothing is written' '' "$(b --resident 64M -- true 2>&1)"
 summary
