@@ -294,6 +294,7 @@ static int open_path(struct file *f, const struct balun_options *opt, const char
 	fstat(f->fd, &st);
 	f->st_dev = st.st_dev;
 	f->st_ino = st.st_ino;
+	f->block = S_ISBLK(st.st_mode);
 	if (!err)
 		err = probe(f, direct);
 	if (!err && S_ISREG(st.st_mode) && (ftruncate(f->fd, 0) || ftruncate(f->fd, f->bytes)))

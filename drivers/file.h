@@ -30,7 +30,7 @@ struct file {
 	dev_t st_dev;
 	ino_t st_ino;
 	uint64_t bytes, pages;
-	bool uring, check, direct;
+	bool uring, check, direct, block;
 	uint64_t *sum;
 	uint64_t bad; /* pages that read back wrong, each time; relaxed adds */
 	struct ring ring[NR_RINGS];

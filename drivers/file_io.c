@@ -4,6 +4,7 @@
  * checksums over them. All runs on any thread, also while memory of the program is away: nothing
  * here allocates.
  */
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -217,7 +218,6 @@ static int ring_lost(struct file *f, struct ring *r, struct extent *x, unsigned 
 	int err = 0, one;
 
 	r->works = false;
-	r->u.ring_fd = -1; /* not ours to close */
 	env_log(1, "file: %s: io_uring has ended, going on with pread and pwrite", f->path);
 	while (begun) {
 		if (!io_uring_peek_cqe(&r->u, &cqe)) {
@@ -298,13 +298,30 @@ static struct ring *ring_get(struct file *f)
 	return r;
 }
 
+/* Beyond the limit that the program has set itself by now a write would be its end (SIGXFSZ). */
+static bool beyond_limit(const struct balun_copy *op, size_t n)
+{
+	struct rlimit lim;
+	size_t i;
+
+	if (getrlimit(RLIMIT_FSIZE, &lim) || lim.rlim_cur == RLIM_INFINITY)
+		return false;
+	for (i = 0; i < n; i++)
+		if (op[i].dst_kind == BALUN_KIND_LOCAL && op[i].dst + op[i].len > lim.rlim_cur)
+			return true;
+	return false;
+}
+
 int file_run(struct file *f, const struct balun_copy *op, size_t n)
 {
-	struct ring *r = f->uring ? ring_get(f) : NULL;
+	struct ring *r;
 	struct extent x;
 	size_t i = 0;
 	int err = 0;
 
+	if (!f->block && beyond_limit(op, n))
+		return -ENOSPC;
+	r = f->uring ? ring_get(f) : NULL;
 	if (r && r->works)
 		err = ring_run(f, r, op, n, &i);
 	if (r)

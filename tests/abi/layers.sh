@@ -60,7 +60,7 @@ declare -A headers=(
 	[nbd_shared]='limits|linux/futex|pthread|std(bool|int)|sys/syscall|time|unistd'
 	[nbd_helper]='errno|libnbd|pthread|std(io|lib)|string|sys/mman'
 	[file]='fcntl|liburing|stdlib|unistd|linux/(falloc|fs)|sys/(ioctl|resource|stat|syscall|types)'
-	[file_io]='unistd|xxhash|sys/(stat|syscall)'
+	[file_io]='unistd|xxhash|sys/(resource|stat|syscall)'
 	[lz4]='lz4|sys/(mman|syscall)|unistd'
 	[edu]='linux/[a-z-]+'
 )

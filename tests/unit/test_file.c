@@ -246,7 +246,6 @@ static void beyond_the_file_limit(void **state)
 	assert_int_equal(getrlimit(RLIMIT_FSIZE, &lim), 0);
 	small = lim;
 	small.rlim_cur = 4 << 20;
-	signal(SIGXFSZ, SIG_IGN);
 	for (uring = 0; uring < 2; uring++) {
 		assert_int_equal(OPEN(&d, in_dir(uring ? "size=16M" : "size=16M,uring=0")), 0);
 		assert_int_equal(setrlimit(RLIMIT_FSIZE, &small), 0);
@@ -413,12 +412,12 @@ static void threads_together(void **state)
 
 /* ---- without io_uring; files that are closed ---- */
 
-static int refuse_io_uring(void)
+static int refuse_call(int nr, int err)
 {
 	struct sock_filter code[] = {
 		BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
-		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, __NR_io_uring_setup, 0, 1),
-		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EPERM),
+		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, nr, 0, 1),
+		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | err),
 		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
 	};
 	struct sock_fprog prog = { sizeof(code) / sizeof(code[0]), code };
@@ -432,7 +431,7 @@ static int without_io_uring_child(void)
 	struct dev d;
 	bool ok;
 
-	if (refuse_io_uring())
+	if (refuse_call(__NR_io_uring_setup, EPERM))
 		return 77;
 	if (OPEN(&d, in_dir("size=2M")))
 		return 1;
@@ -443,17 +442,52 @@ static int without_io_uring_child(void)
 	return ok ? 0 : 2;
 }
 
-static void without_io_uring(void **state)
+/* rings that take no orders any more: nothing is lost, and they end with the device */
+static int io_uring_ends_child(void)
+{
+	int fd[NR_RINGS], i;
+	struct file *f;
+	struct dev d;
+
+	if (OPEN(&d, in_dir("size=2M")))
+		return 1;
+	f = d.priv;
+	for (i = 0; i < NR_RINGS; i++)
+		fd[i] = f->ring[i].u.ring_fd;
+	if (!f->uring || refuse_call(__NR_io_uring_enter, EAGAIN))
+		return 77;
+	page_make(d.sys, PAGE_RANDOM, 1);
+	if (dev_put(&d, 0, d.sys, PAGE) || dev_get(&d, 0, d.sys + PAGE, PAGE) ||
+	    memcmp(d.sys, d.sys + PAGE, PAGE))
+		return 2;
+	dev_close(&d);
+	for (i = 0; i < NR_RINGS; i++)
+		if (fcntl(fd[i], F_GETFD) != -1)
+			return 3;
+	return 0;
+}
+
+static void in_child(int (*fn)(void))
 {
 	int status;
 	pid_t pid = fork();
 
 	if (!pid)
-		_exit(without_io_uring_child());
+		_exit(fn());
 	assert_int_equal(waitpid(pid, &status, 0), pid);
 	if (WIFEXITED(status) && WEXITSTATUS(status) == 77)
 		skip();
 	assert_int_equal(status, 0);
+}
+
+static void without_io_uring(void **state)
+{
+	in_child(without_io_uring_child);
+}
+
+static void io_uring_ends(void **state)
+{
+	in_child(io_uring_ends_child);
 }
 
 /* programs close what they have not opened, and get its number for a file of their own */
@@ -724,6 +758,7 @@ int main(void)
 		cmocka_unit_test(a_write_waits_for_the_punch),
 		cmocka_unit_test(threads_together),
 		cmocka_unit_test(without_io_uring),
+		cmocka_unit_test(io_uring_ends),
 		cmocka_unit_test(survives_closed_files),
 		cmocka_unit_test(closes_no_file_of_the_program),
 		cmocka_unit_test(nothing_is_left_after_kill),
