@@ -130,7 +130,8 @@ static inline unsigned int engine_status_end(const struct engine_batch *b, unsig
 
 struct remote_ops;
 
-/* size first; const; every op required, or, of an engine that serves elsewhere, probe and remote */
+/* size first; const; every op required, but for away; or, of an engine that serves elsewhere, probe
+ * and remote */
 struct engine_ops {
 	size_t size;
 	const char *name;
@@ -212,6 +213,14 @@ struct engine_ops {
 	/* drop contents of pages on a device, inside one block (hint "discard"): they read as zero
 	 */
 	void (*discard)(void *e, uint64_t va, uint64_t len);
+	/*
+	 * What a CPU's touch asks of a block, at once, for describe() may have hundreds of runs to
+	 * say: the pages that are on devices, out of the CPU's reach and not in transit; of page
+	 * @page the device, or 0. false: this is no block all of which is mapped and may move, and
+	 * none of which is lost; describe() tells. May be NULL: always so.
+	 */
+	bool (*away)(void *e, uint64_t block, unsigned int page, uint64_t *ret_bits,
+		     unsigned int *ret_dev);
 };
 
 /* the list: engines.c; first that works is the default */

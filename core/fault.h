@@ -15,6 +15,9 @@ void core_describe_block(struct balun_space *sp, struct core_work *w, uint64_t b
  * w->answer names pages that may come. @dev: the device that faults, or 0. No locks. */
 void core_ask(struct balun_space *sp, struct core_work *w, int nruns, uint64_t block,
 	      unsigned int dev);
+/* the same for a touch by a CPU where the engine can tell without runs: false, it cannot, and
+ * nothing was asked */
+bool core_ask_away(struct balun_space *sp, struct core_work *w, uint64_t block);
 /* how many faults of @dev (0: CPUs) in a row were where the one before said, with this one at @va
  */
 uint32_t core_streak(struct balun_space *sp, unsigned int dev, uint64_t va);

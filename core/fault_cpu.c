@@ -121,6 +121,21 @@ static void add_huge_page(struct core_work *w, int nruns, unsigned int page)
 			env_bit_set(w->answer.fetch, i);
 }
 
+/* 0; -EIO: the page is lost */
+static int ask_by_runs(struct balun_space *sp, struct core_work *w, uint64_t block,
+		       unsigned int page)
+{
+	int n;
+
+	core_describe_block(sp, w, block, DESCRIBE_WHERE, &n);
+	if (env_load(&sp->lost) &&
+	    lost_with_device(sp, w, n, block + ((uint64_t)page << BALUN_PAGE_SHIFT)))
+		return -EIO;
+	core_ask(sp, w, n, block, 0);
+	add_huge_page(w, n, page);
+	return 0;
+}
+
 int core_cpu_fault(struct balun_space *sp, uint64_t va, bool write)
 {
 	uint64_t t0 = env_now_ns(), block = va & ~(BALUN_BLOCK_SIZE - 1);
@@ -132,7 +147,7 @@ int core_cpu_fault(struct balun_space *sp, uint64_t va, bool write)
 	env_bits demand = { 0 };
 	struct core_work *w;
 	bool company;
-	int n, err;
+	int err;
 
 	if (core_thrash_hold(sp, block))
 		return -EAGAIN;
@@ -140,17 +155,17 @@ int core_cpu_fault(struct balun_space *sp, uint64_t va, bool write)
 	w = core_work_get(sp);
 	if (!w)
 		return -ENOMEM;
-	core_describe_block(sp, w, block, DESCRIBE_WHERE, &n);
-	if (env_load(&sp->lost) && lost_with_device(sp, w, n, va & ~(BALUN_PAGE_SIZE - 1))) {
-		core_work_put(sp, w);
-		return -EIO;
-	}
 	w->question.first = page;
 	w->question.npages = 1;
 	w->question.write = write;
 	w->question.streak = core_streak(sp, 0, va & ~(BALUN_PAGE_SIZE - 1));
-	core_ask(sp, w, n, block, 0);
-	add_huge_page(w, n, page);
+	if (env_load(&sp->lost) || !core_ask_away(sp, w, block)) {
+		err = ask_by_runs(sp, w, block, page);
+		if (err) {
+			core_work_put(sp, w);
+			return err;
+		}
+	}
 	company = env_bits_count(w->answer.fetch) > 1;
 	env_bit_set(demand, page);
 	env_bit_set(w->answer.fetch, page);

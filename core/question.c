@@ -16,13 +16,11 @@ void core_describe_block(struct balun_space *sp, struct core_work *w, uint64_t b
 	*ret_n = n;
 }
 
-void core_ask(struct balun_space *sp, struct core_work *w, int nruns, uint64_t block,
-	      unsigned int dev)
+/* all but where the pages are */
+static void ask_begin(struct balun_space *sp, struct core_work *w, uint64_t block, unsigned int dev)
 {
 	struct balun_question *q = &w->question;
-	env_bits pinned = { 0 };
 	struct hint h;
-	int i;
 
 	hint_get(sp->hints, block + ((uint64_t)q->first << BALUN_PAGE_SHIFT), &h);
 	q->size = sizeof(*q);
@@ -33,6 +31,30 @@ void core_ask(struct balun_space *sp, struct core_work *w, int nruns, uint64_t b
 	if (dev && h.accessed_by >> dev & 1)
 		q->hints |= BALUN_HINT_ACCESSED_BY;
 	q->thrashing = core_thrash_level(sp, block);
+}
+
+static void ask_policy(struct balun_space *sp, struct core_work *w)
+{
+	struct balun_question *q = &w->question;
+	env_bits pinned = { 0 };
+	int i;
+
+	hint_pinned(sp->hints, q->va, pinned);
+	for (i = 0; i < ENV_BITS_WORDS; i++)
+		q->candidate[i] &= ~pinned[i];
+	memset(&w->answer, 0, sizeof(w->answer));
+	sp->policy->decide(q, &w->answer);
+	for (i = 0; i < ENV_BITS_WORDS; i++)
+		w->answer.fetch[i] &= q->candidate[i];
+}
+
+void core_ask(struct balun_space *sp, struct core_work *w, int nruns, uint64_t block,
+	      unsigned int dev)
+{
+	struct balun_question *q = &w->question;
+	int i;
+
+	ask_begin(sp, w, block, dev);
 	memset(q->local, 0, sizeof(q->local));
 	memset(q->candidate, 0, sizeof(q->candidate));
 	q->from = 0;
@@ -49,13 +71,21 @@ void core_ask(struct balun_space *sp, struct core_work *w, int nruns, uint64_t b
 		else if (dev ? r->mapped && r->movable && r->where != ENGINE_BUSY : away)
 			env_bits_set_range(q->candidate, a, n);
 	}
-	hint_pinned(sp->hints, block, pinned);
+	ask_policy(sp, w);
+}
+
+bool core_ask_away(struct balun_space *sp, struct core_work *w, uint64_t block)
+{
+	struct balun_question *q = &w->question;
+	int i;
+
+	if (!sp->engine->away || !sp->engine->away(sp->e, block, q->first, q->candidate, &q->from))
+		return false;
+	ask_begin(sp, w, block, 0);
 	for (i = 0; i < ENV_BITS_WORDS; i++)
-		q->candidate[i] &= ~pinned[i];
-	memset(&w->answer, 0, sizeof(w->answer));
-	sp->policy->decide(q, &w->answer);
-	for (i = 0; i < ENV_BITS_WORDS; i++)
-		w->answer.fetch[i] &= q->candidate[i];
+		q->local[i] = ~q->candidate[i];
+	ask_policy(sp, w);
+	return true;
 }
 
 /* the first page after the fault that is not here */

@@ -37,6 +37,8 @@ struct softpt_run {
  * May cross blocks. Never allocates.
  */
 void softpt_run(const struct softpt *pt, uint64_t va, uint64_t len, struct softpt_run *ret);
+/* the pages of a block that are away and not busy */
+void softpt_away_bits(const struct softpt *pt, uint64_t block, uint64_t *ret_bits);
 /* next run at or after @va and below @end with away (or busy) pages; false: none */
 bool softpt_next_away(const struct softpt *pt, uint64_t va, uint64_t end, struct softpt_run *ret);
 bool softpt_next_busy(const struct softpt *pt, uint64_t va, uint64_t end, struct softpt_run *ret);

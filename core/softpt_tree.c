@@ -270,6 +270,16 @@ struct softpt_block *softpt_block_get(struct softpt *pt, uint32_t index)
 	return b;
 }
 
+void softpt_away_bits(const struct softpt *pt, uint64_t block, uint64_t *ret_bits)
+{
+	const struct softpt_block *b =
+		softpt_block_find(pt, (block >> PT_PAGE_SHIFT) / BLOCK_PAGES);
+	unsigned int i;
+
+	for (i = 0; i < ENV_BITS_WORDS; i++)
+		ret_bits[i] = b ? b->away[i] & ~b->busy[i] : 0;
+}
+
 /* ---- engine ops ---- */
 
 uint64_t softpt_look_begin(void *e, uint64_t va)

@@ -136,6 +136,29 @@ int uffd_describe(void *e, uint64_t va, uint64_t len, enum engine_detail detail,
 	return k;
 }
 
+bool uffd_away(void *e, uint64_t block, unsigned int page, uint64_t *ret_bits,
+	       unsigned int *ret_dev)
+{
+	struct uffd *u = e;
+	struct softpt_run r;
+	unsigned int dev;
+	uint64_t until;
+	bool all;
+
+	env_mutex_lock(&u->lock);
+	all = watch_covers(&u->watch, block, &until) && until - block >= BLOCK &&
+	      !watch_covers(&u->lost, block, &until) && until - block >= BLOCK;
+	for (dev = 1; all && dev <= BALUN_MAX_DEVICES; dev++)
+		all = !uffd_is_coherent(u, dev);
+	if (all) {
+		softpt_away_bits(u->pt, block, ret_bits);
+		softpt_run(u->pt, block + page * PAGE, PAGE, &r);
+		*ret_dev = r.away && !r.busy ? SOFTPT_DEV(r.place) : 0;
+	}
+	env_mutex_unlock(&u->lock);
+	return all;
+}
+
 uint64_t uffd_next_mapped(void *e, uint64_t va)
 {
 	struct vma v;

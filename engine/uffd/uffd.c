@@ -440,4 +440,5 @@ const struct engine_ops engine_uffd = {
 	.bus_write = uffd_bus_write,
 	.metadata = uffd_metadata,
 	.discard = uffd_discard,
+	.away = uffd_away,
 };

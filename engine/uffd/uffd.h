@@ -246,6 +246,8 @@ void uffd_calibrate(struct uffd *u);
 uint64_t uffd_next_mapped(void *e, uint64_t va);
 int uffd_describe(void *e, uint64_t va, uint64_t len, enum engine_detail detail,
 		  struct engine_run *run, int n);
+bool uffd_away(void *e, uint64_t block, unsigned int page, uint64_t *ret_bits,
+	       unsigned int *ret_dev);
 
 /* collect.c, collect_home.c; lock held */
 void uffd_piece_add(struct engine_batch *b, const struct engine_piece *p);

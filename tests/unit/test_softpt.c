@@ -72,6 +72,15 @@ static void check_all(struct softpt *pt)
 		page += r.len / PAGE;
 	}
 	assert_int_equal(page, PAGES);
+	for (page = 0; page + 512 <= PAGES; page += 512) {
+		env_bits bits;
+		unsigned int i;
+
+		softpt_away_bits(pt, va_of(page), bits);
+		for (i = 0; i < 512; i++)
+			assert_int_equal(env_bit(bits, i),
+					 ref_place[page + i] && !ref_busy[page + i]);
+	}
 }
 
 static unsigned int rand_len(unsigned int max)
