@@ -472,6 +472,8 @@ static void installed(struct uffd *u, struct engine_batch *b, const struct engin
 {
 	softpt_clear_busy(u->pt, va, n * PAGE);
 	memset(b->status + i, PAGE_MOVED, n);
+	if (uffd_on_reader(u))
+		u->near.pages += n;
 	if (p->moved)
 		return;
 	if (u->move && u->device[p->src_dev].host_base)

@@ -263,9 +263,12 @@ static int serve_hole(struct uffd *u, uint64_t va)
 
 /* 0: done; -EAGAIN: once more, an event was in the way or the page has changed its state; -EBUSY:
  * later, it is held back */
-static int serve_fault(struct uffd *u, uint64_t va, bool write, bool protect)
+static int serve_fault(struct uffd *u, uint64_t va, const struct uffd_msg *m)
 {
+	bool write = m->arg.pagefault.flags & UFFD_PAGEFAULT_FLAG_WRITE;
+	bool protect = m->arg.pagefault.flags & UFFD_PAGEFAULT_FLAG_WP;
 	struct softpt_run r;
+	bool quiet;
 	int err;
 
 	env_mutex_lock(&u->lock);
@@ -297,7 +300,11 @@ static int serve_fault(struct uffd *u, uint64_t va, bool write, bool protect)
 	u->installed_va = 0;
 	env_mutex_unlock(&u->lock);
 	ENV_STOP("fault-away");
+	u->near.quiet = near_touch(u, m->arg.pagefault.feat.ptid);
 	err = core_cpu_fault(u->space, va, write);
+	quiet = u->near.quiet;
+	u->near.quiet = false;
+	near_touched(u, va, quiet, err);
 	if (err == -EAGAIN)
 		return -EBUSY;
 	if (err == -EBUSY || err == -ENOMEM || err == -ENODEV) {
@@ -320,8 +327,7 @@ static bool serve_pending(struct uffd *u)
 		int err;
 
 		do {
-			err = serve_fault(u, va, m.arg.pagefault.flags & UFFD_PAGEFAULT_FLAG_WRITE,
-					  m.arg.pagefault.flags & UFFD_PAGEFAULT_FLAG_WP);
+			err = serve_fault(u, va, &m);
 			if (err == -EAGAIN)
 				uffd_drain_events(u);
 		} while (err == -EAGAIN);
@@ -351,6 +357,8 @@ static bool spin(struct uffd *u)
 {
 	uint64_t end = env_now_ns() + SPIN_NS;
 
+	if (near_is_bound(u)) /* the processor is for the program now */
+		return false;
 	u->spins++;
 	if (u->spins_in_vain >= SPIN_PATIENCE && u->spins % 8)
 		return false;
@@ -376,9 +384,14 @@ static void reader_main(void *arg)
 	env_cond_wake(&u->idle);
 	env_mutex_unlock(&u->lock);
 	for (;;) {
+		const struct timespec *near = near_timeout(u);
 		/* faults that are held back are looked at again every so often */
-		if (ppoll(p, 2, held ? &held_period : NULL, NULL) < 0 && errno != EINTR)
+		int n = ppoll(p, 2, held ? &held_period : near, NULL);
+
+		if (n < 0 && errno != EINTR)
 			env_die("poll", __FILE__, __LINE__);
+		if (!n && near)
+			near_late(u);
 		if (p[1].revents && !p[0].revents && !held)
 			break;
 		do {
@@ -397,8 +410,11 @@ int uffd_reader_start(struct uffd *u)
 	u->stop_fd = eventfd(0, EFD_CLOEXEC);
 	if (u->stop_fd < 0)
 		return -errno;
-	err = env_thread_create(&u->reader, "balun-uffd", reader_main, u);
+	err = near_start(u);
+	if (!err)
+		err = env_thread_create(&u->reader, "balun-uffd", reader_main, u);
 	if (err) {
+		near_stop(u);
 		close(u->stop_fd);
 		return err;
 	}
@@ -416,5 +432,6 @@ void uffd_reader_stop(struct uffd *u)
 	if (write(u->stop_fd, &one, sizeof(one)) != sizeof(one))
 		env_die("eventfd", __FILE__, __LINE__);
 	env_thread_join(u->reader);
+	near_stop(u);
 	close(u->stop_fd);
 }

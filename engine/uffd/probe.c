@@ -147,8 +147,9 @@ int uffd_open(struct uffd_caps *c)
 		snprintf(c->remedy, sizeof(c->remedy), "use Linux 5.7 or newer");
 		return -EOPNOTSUPP;
 	}
-	want = have & (FEATURES_NEEDED | UFFD_FEATURE_MOVE | UFFD_FEATURE_POISON |
-		       UFFD_FEATURE_PAGEFAULT_FLAG_WP | UFFD_FEATURE_EVENT_FORK);
+	want = have &
+	       (FEATURES_NEEDED | UFFD_FEATURE_MOVE | UFFD_FEATURE_POISON |
+		UFFD_FEATURE_PAGEFAULT_FLAG_WP | UFFD_FEATURE_EVENT_FORK | UFFD_FEATURE_THREAD_ID);
 	err = open_with(c, want);
 	if (err == -EPERM) /* EVENT_FORK wants CAP_SYS_PTRACE; the fork hook does without */
 		err = open_with(c, want & ~(uint64_t)UFFD_FEATURE_EVENT_FORK);

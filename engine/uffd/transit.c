@@ -38,6 +38,12 @@ static uint64_t moved_unsaid(uint64_t dst, uint64_t src, uint64_t len)
 	return k * PAGE;
 }
 
+/* does what is installed here wake who waits for it? */
+static bool is_quiet(const struct uffd *u)
+{
+	return uffd_on_reader(u) && u->near.quiet;
+}
+
 int uffd_move(struct uffd *u, uint64_t dst, uint64_t src, uint64_t len, uint64_t *ret_done)
 {
 	uint64_t limit = len, cut, unsaid;
@@ -47,7 +53,8 @@ int uffd_move(struct uffd *u, uint64_t dst, uint64_t src, uint64_t len, uint64_t
 	while (*ret_done < len) {
 		struct uffdio_move m = { .dst = dst + *ret_done,
 					 .src = src + *ret_done,
-					 .len = ENV_MIN(len - *ret_done, limit) };
+					 .len = ENV_MIN(len - *ret_done, limit),
+					 .mode = is_quiet(u) ? UFFDIO_MOVE_MODE_DONTWAKE : 0 };
 
 		if (!ioctl(u->caps.fd, UFFDIO_MOVE, &m)) {
 			*ret_done += m.len;
@@ -77,7 +84,8 @@ int uffd_copy(struct uffd *u, uint64_t dst, const void *src, uint64_t len, uint6
 	while (*ret_done < len) {
 		struct uffdio_copy c = { .dst = dst + *ret_done,
 					 .src = (uintptr_t)src + *ret_done,
-					 .len = len - *ret_done };
+					 .len = len - *ret_done,
+					 .mode = is_quiet(u) ? UFFDIO_COPY_MODE_DONTWAKE : 0 };
 
 		if (!ioctl(u->caps.fd, UFFDIO_COPY, &c)) {
 			*ret_done = len;
