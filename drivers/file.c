@@ -330,8 +330,12 @@ static int file_parse(struct file *f, const struct balun_options *opt, const cha
 static void file_free(struct file *f)
 {
 	file_rings_close(f);
-	if (f->fd >= 0 && file_fd_is_ours(f))
+	if (f->fd >= 0 && file_fd_is_ours(f)) {
+		/* children that the program has made have it open too */
+		if (!f->block && ftruncate(f->fd, 0))
+			env_log(2, "file: %s: not cut: %s", f->path, strerror(errno));
 		close(f->fd);
+	}
 	balun_mem_free(f->sum, f->pages * sizeof(*f->sum));
 	balun_mem_free(f->dead, f->pages / 8);
 	balun_mem_free(f->bounce, PAGE);

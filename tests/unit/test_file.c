@@ -540,6 +540,22 @@ static void closes_no_file_of_the_program(void **state)
 	close(other);
 }
 
+/* a child has the file open too, as long as it lives */
+static void gives_all_back_at_close(void **state)
+{
+	struct stat st;
+	struct dev d;
+	int childs;
+
+	assert_int_equal(OPEN(&d, in_dir("size=16M")), 0);
+	assert_int_equal(dev_put(&d, 0, d.sys, NPAGES * PAGE), 0);
+	childs = dup(((struct file *)d.priv)->fd);
+	dev_close(&d);
+	assert_int_equal(fstat(childs, &st), 0);
+	assert_int_equal(st.st_blocks, 0);
+	close(childs);
+}
+
 static void nothing_is_left_after_kill(void **state)
 {
 	int status, p[2];
@@ -761,6 +777,7 @@ int main(void)
 		cmocka_unit_test(io_uring_ends),
 		cmocka_unit_test(survives_closed_files),
 		cmocka_unit_test(closes_no_file_of_the_program),
+		cmocka_unit_test(gives_all_back_at_close),
 		cmocka_unit_test(nothing_is_left_after_kill),
 		cmocka_unit_test(block_device),
 		cmocka_unit_test(large_block_device),
