@@ -11,6 +11,7 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <sys/mman.h>
+#include <sys/time.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -18,7 +19,7 @@
 
 #define MAX_CHOICES    200000
 #define SIGNALLED(sig) (-1000 - (sig)) /* beside errnos and FAILED */
-#define HANG_S	       20
+#define HANG_S	       20	       /* a run that computes for so long hangs (it never sleeps) */
 #define OTHER_SEEDS    12   /* interleavings tried before an operation counts as needed */
 #define MAX_TRIES      6000 /* runs spent on making a schedule small */
 
@@ -45,6 +46,14 @@ static bool verbose;
 static bool is_signal(int err)
 {
 	return err < SIGNALLED(0) && err > SIGNALLED(1000);
+}
+
+/* By the time that the process computes: how long it waits for a processor is others' business. */
+static void hang_limit(long seconds)
+{
+	const struct itimerval limit = { .it_value.tv_sec = seconds };
+
+	setitimer(ITIMER_PROF, &limit, NULL);
 }
 
 static int run_here(struct schedule *s, uint64_t seed)
@@ -92,7 +101,7 @@ static int run_apart(struct schedule *s, uint64_t seed)
 	report->nchoices = 0;
 	pid = child();
 	if (!pid) {
-		alarm(HANG_S);
+		hang_limit(HANG_S);
 		if (!freopen("/dev/null", "w", stderr))
 			_exit(2);
 		report->err = run_here(s, seed);
@@ -161,7 +170,7 @@ static void shrink_choices(struct failure *f)
 	if (!pid) {
 		size_t n, left;
 
-		alarm(10 * HANG_S);
+		hang_limit(10 * HANG_S);
 		run_here(&f->s, f->seed);
 		n = report->nchoices;
 		left = env_sim_shrink(report->choice, &n, schedule_run, &f->s, f->err, 2000);
@@ -217,7 +226,7 @@ static int explore(uint64_t seed, uint64_t count)
 
 			report->seed = seed + report->done;
 			schedule_make(&s, report->seed);
-			alarm(HANG_S);
+			hang_limit(HANG_S);
 			report->err = run_here(&s, report->seed);
 		}
 		if (verbose)
