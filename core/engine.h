@@ -130,8 +130,8 @@ static inline unsigned int engine_status_end(const struct engine_batch *b, unsig
 
 struct remote_ops;
 
-/* size first; const; every op required, but for away; or, of an engine that serves elsewhere, probe
- * and remote */
+/* size first; const; every op required, but for away and the last four; or, of an engine that
+ * serves elsewhere, probe and remote */
 struct engine_ops {
 	size_t size;
 	const char *name;
@@ -221,6 +221,12 @@ struct engine_ops {
 	 */
 	bool (*away)(void *e, uint64_t block, unsigned int page, uint64_t *ret_bits,
 		     unsigned int *ret_dev);
+	/* balun_taken(), balun_allow(), balun_allow_word(), balun_watch(); NULL where touches of
+	 * memory that is not away are not seen */
+	int64_t (*taken)(void *e);
+	void (*allow)(void *e, int64_t since, int64_t bytes);
+	void (*allow_word)(void *e, uint32_t *word);
+	int (*watch)(void *e, uint64_t va, uint64_t len);
 };
 
 /* the list: engines.c; first that works is the default */

@@ -190,22 +190,19 @@ uint64_t areas_first(uint64_t start, uint64_t end)
 	return scan(start, end, RUN_PAGE, &first) ? first : end;
 }
 
-/* statm: size resident shared ..., in pages */
-uint64_t areas_rss(void)
+/* statm: size resident shared text lib data dt, in pages */
+void areas_usage(struct usage *ret)
 {
 	int fd = open("/proc/thread-self/statm", O_RDONLY | O_CLOEXEC);
-	uint64_t resident, shared;
+	uint64_t n[6] = { 0 };
 	char buf[128] = "", *s = buf;
-	ssize_t got;
+	unsigned int i;
 
-	if (fd < 0)
-		return 0;
-	got = read(fd, buf, sizeof(buf) - 1);
-	close(fd);
-	if (got <= 0)
-		return 0;
-	strtoull(s, &s, 10);
-	resident = strtoull(s, &s, 10);
-	shared = strtoull(s, &s, 10);
-	return (resident - shared) * RUN_PAGE;
+	if (fd >= 0 && read(fd, buf, sizeof(buf) - 1) > 0)
+		for (i = 0; i < 6; i++)
+			n[i] = strtoull(s, &s, 10);
+	if (fd >= 0)
+		close(fd);
+	ret->rss = (n[1] - n[2]) * RUN_PAGE;
+	ret->mapped = n[5] * RUN_PAGE;
 }

@@ -9,23 +9,47 @@
  */
 #include "run/run.h"
 
-#define LOOK_NS	    5000000ULL	/* between looks near the limit */
+#define LOOK_NS	    1000000ULL	/* between looks near the limit */
 #define LOOK_FAR_NS 20000000ULL /* and far from it, or when nothing more can be taken out */
+#define COUNT_NS    10000000ULL /* between counts, if a little more is mapped */
+#define FASTEST	    4		/* bytes a nanosecond, that a program takes of fresh memory */
 
 static uint64_t hand; /* the next block to look at */
-static uint64_t own;  /* of the anonymous memory in RAM, Balun's: as of the last count */
+static uint64_t seen_ns;
+static struct usage seen; /* at the last count; of it Balun's, and what cannot move: */
+static struct usage own;
+
+static uint64_t count(const struct area *a, unsigned int n)
+{
+	uint64_t sum = 0, mapped = 0;
+	unsigned int i;
+
+	for (i = 0; i < n; i++) {
+		sum += areas_present(a[i].start, a[i].end);
+		mapped += a[i].end - a[i].start;
+	}
+	areas_usage(&seen);
+	seen_ns = run_now_ns();
+	sum += room_bytes(); /* which is in RAM too, as Balun's */
+	own.rss = seen.rss > sum ? seen.rss - sum : 0;
+	own.mapped = seen.mapped > mapped ? seen.mapped - mapped : 0;
+	return sum;
+}
 
 uint64_t keep_resident(void)
 {
-	unsigned int i, n = 0;
+	unsigned int n = 0;
 	const struct area *a = areas_read(&n);
-	uint64_t sum = 0, rss;
 
-	for (i = 0; a && i < n; i++)
-		sum += areas_present(a[i].start, a[i].end);
-	rss = areas_rss();
-	own = rss > sum ? rss - sum : 0;
-	return sum + room_bytes(); /* which is in RAM too, as Balun's */
+	return count(a, a ? n : 0);
+}
+
+uint64_t keep_about(void)
+{
+	struct usage u;
+
+	areas_usage(&u);
+	return u.rss > own.rss ? u.rss - own.rss : 0;
 }
 
 /* the next block that has pages in RAM, from the hand on; 0: none */
@@ -69,18 +93,64 @@ static bool take_out(uint64_t bytes)
 	return gone > 0;
 }
 
-uint64_t keep_look(void)
+/* until the program can have taken @left bytes more, if it is as fast as can be */
+static uint64_t soon(uint64_t left)
 {
-	const uint64_t limit = run.shared->resident, slack = limit / 16;
-	uint64_t rss = areas_rss(), resident;
-	bool stuck;
+	uint64_t ns = left / FASTEST;
 
-	if (rss <= limit / 4)
+	return ns < LOOK_NS ? LOOK_NS : ns > LOOK_FAR_NS ? LOOK_FAR_NS : ns;
+}
+
+/* has nothing happened since the last count that would make another one worth its time? */
+static bool as_before(const struct usage *u, uint64_t slack)
+{
+	uint64_t more = u->rss > seen.rss ? u->rss - seen.rss : 0;
+	uint64_t mapped = u->mapped > seen.mapped ? u->mapped - seen.mapped : 0;
+
+	return more < slack / 4 &&
+	       (!mapped || (mapped < slack && run_now_ns() < seen_ns + COUNT_NS));
+}
+
+uint64_t keep_look(uint32_t why)
+{
+	const uint64_t limit = run.shared->resident, slack = RUN_SLACK(limit);
+	bool stuck, asked, starved = why & FRESH_STARVED;
+	uint64_t mapped, resident;
+	const struct area *a;
+	int64_t since = 0;
+	unsigned int n = 0;
+	const void *fresh;
+	struct usage u;
+	size_t len;
+
+	asked = fresh_asked(&fresh, &len);
+	areas_usage(&u);
+	mapped = u.mapped - (own.mapped < u.mapped ? own.mapped : u.mapped);
+	/* with a rest, so that not every other call of the program's must wait for a look */
+	if (mapped + slack / 2 <= limit) {
+		press_off();
+		fresh_looked(asked, limit - mapped, mapped > limit / 2);
+		return soon(limit - mapped);
+	}
+	if (run_begin()) {
+		fresh_looked(asked, INT64_MAX, false);
 		return LOOK_FAR_NS;
-	if (rss <= limit + own)
+	}
+	if (press_is_on() && asked) {
+		balun_watch(run.space, fresh, len);
+		fresh_looked(true, 0, true);
+		asked = false;
+	}
+	if (press_is_on() && !starved && as_before(&u, slack))
 		return LOOK_NS;
-	resident = keep_resident();
-	stuck = resident > limit && (run_begin() || !take_out(resident - limit + slack));
-	run_note(resident);
+	balun_taken(run.space, &since);
+	a = areas_read(&n);
+	resident = count(a, n);
+	press_note(since, resident, a, n);
+	fresh_looked(asked, 0, true);
+	stuck = resident > limit - slack && !take_out(resident - limit + 2 * slack);
+	press_stuck(stuck, starved, resident);
+	/* what was counted may be the zero page: only read, or around what was touched */
+	run_note(resident < seen.rss ? resident : seen.rss);
 	return stuck ? LOOK_FAR_NS : LOOK_NS;
 }

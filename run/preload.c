@@ -33,13 +33,6 @@ uint64_t run_now_ns(void)
 	return ts.tv_sec * 1000000000ULL + ts.tv_nsec;
 }
 
-static void sleep_until(uint64_t ns)
-{
-	struct timespec ts = { ns / 1000000000ULL, ns % 1000000000ULL };
-
-	clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &ts, NULL);
-}
-
 /* ---- the space ---- */
 
 /* of the process: the worker has a name of its own */
@@ -160,20 +153,23 @@ static void *worker(void *arg)
 	const struct run_shared *s = run.shared;
 	uint64_t now, keep = 0, chaos = 0, last = 0; /* when each is due */
 	int err = own_files();
+	uint32_t why = 0;
 
 	(void)arg;
+	fresh_is_worker();
 	prctl(PR_SET_NAME, "balun-run");
 	if (err) {
 		slot_take();
 		if (run.slot)
 			snprintf(run.slot->why, sizeof(run.slot->why),
 				 "no descriptors of its own: %s", strerror(-err));
+		fresh_forget();
 		return NULL;
 	}
 	for (;;) {
 		now = run_now_ns();
-		if (s->resident && now >= keep)
-			keep = now + keep_look();
+		if (s->resident && (now >= keep || why))
+			keep = now + keep_look(why);
 		if (s->chaos && now >= chaos)
 			chaos = now + chaos_look();
 		if (now >= last) {
@@ -181,15 +177,17 @@ static void *worker(void *arg)
 			own_look();
 		}
 		if (!s->chaos)
-			sleep_until(keep);
+			why = fresh_rest(keep);
 		else
-			sleep_until(s->resident && keep < chaos ? keep : chaos);
+			why = fresh_rest(s->resident && keep < chaos ? keep : chaos);
 	}
 	return NULL;
 }
 
 static void worker_start(void)
 {
+	if (run.shared->resident)
+		fresh_works();
 	if (run.shared->resident || run.shared->chaos)
 		own_start(worker);
 }
@@ -227,6 +225,9 @@ static void forked_behind(void)
 
 static void forked_early(void)
 {
+	/* nobody answers here until there is a worker */
+	fresh_forget();
+	press_forget();
 	if (!behind)
 		forked(!__atomic_load_n(&begun, __ATOMIC_ACQUIRE));
 }
@@ -267,5 +268,5 @@ __attribute__((constructor)) static void start(void)
 __attribute__((destructor)) static void stop(void)
 {
 	if (__atomic_load_n(&begun, __ATOMIC_ACQUIRE) == 2 && run.slot)
-		run_note(run.slot->resident);
+		run_note(press_is_full() ? keep_about() : run.slot->resident);
 }

@@ -4,6 +4,8 @@
  *
  *   preload.c  the library: begins in each process, goes on in forked children, says what happened
  *   keep.c     keeps what is in RAM below the limit
+ *   press.c    a program that is faster than what is moved out waits
+ *   fresh.c    memory that the program gets between two looks
  *   room.c     the waiting room: pages on their way out, a touch away from coming back
  *   policy.c   what comes home with a touched page
  *   areas.c    the program's memory: which, and how much of it is in RAM
@@ -41,11 +43,12 @@
  * @away: bytes on devices
  * @out, @home: bytes moved, ever
  * @faults: touches of memory that was away; @fault_ns: how long they took
+ * @full_ns: how long the devices were full, and the limit was not kept
  */
 struct run_slot {
 	uint32_t pid, on;
 	char comm[16], why[160];
-	uint64_t resident, peak, away, out, home, faults, fault_ns, lost;
+	uint64_t resident, peak, away, out, home, faults, fault_ns, lost, full_ns;
 };
 
 struct run_shared {
@@ -101,8 +104,38 @@ const struct area *areas_read(unsigned int *ret_n);
 uint64_t areas_present(uint64_t start, uint64_t end);
 /* the first page of it that is; @end: none */
 uint64_t areas_first(uint64_t start, uint64_t end);
-/* anonymous memory of the process in RAM, Balun's own too: cheap */
-uint64_t areas_rss(void);
+/* Anonymous memory of the process, Balun's own too: what is in RAM, and what is mapped and may be
+ * written to. Cheap. */
+struct usage {
+	uint64_t rss, mapped;
+};
+void areas_usage(struct usage *ret);
+
+/* ---- press.c ---- */
+#define RUN_SLACK(limit) ((limit) / 16)
+void press_forget(void); /* in a forked child */
+bool press_is_on(void);	 /* any thread */
+/* so many bytes were counted in these areas, after balun_taken() said @since */
+void press_note(int64_t since, uint64_t resident, const struct area *a, unsigned int n);
+void press_off(void);
+/* nothing that is in RAM goes out (@stuck), and so much is */
+void press_stuck(bool stuck, bool starved, uint64_t resident);
+bool press_is_full(void);
+
+/* ---- fresh.c ---- */
+void fresh_forget(void);    /* in a forked child */
+void fresh_works(void);	    /* there is a worker: */
+void fresh_is_worker(void); /* this thread */
+/* it sleeps until then, or until one of these is set in the word; they are cleared */
+#define FRESH_STARVED 1u /* a touch waits for RAM */
+#define FRESH_ASKED   2u /* a thread waits for a look */
+extern uint32_t fresh_word;
+uint32_t fresh_rest(uint64_t until);
+/* what a thread has got that waits for a look; false: none does */
+bool fresh_asked(const void **ret_p, size_t *ret_len);
+/* it has looked, for the thread that had asked; so much may be mapped until it must again. @near:
+ * small allocations count, too */
+void fresh_looked(bool asked, int64_t may, bool near);
 
 /* ---- own.c ---- */
 /* begins it on a thread, and goes on when that has called own_files() */
@@ -119,8 +152,9 @@ uint64_t room_push(uint64_t va);     /* what is in RAM of the block: bytes that 
 uint64_t room_empty(uint64_t bytes); /* so much goes on to the devices; how much did */
 
 /* a look, and what follows from it: ns until the next one */
-uint64_t keep_look(void);
-uint64_t keep_resident(void); /* the program's bytes in RAM, counted */
+uint64_t keep_look(uint32_t why); /* FRESH_* */
+uint64_t keep_resident(void);	  /* the program's bytes in RAM, counted */
+uint64_t keep_about(void);	  /* the same from what was counted last: any thread */
 uint64_t chaos_look(void);
 
 #endif

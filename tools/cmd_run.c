@@ -394,6 +394,7 @@ static struct run_slot add_up(const struct run_shared *s, unsigned int *ret_n)
 		all.faults += p->faults;
 		all.fault_ns += p->fault_ns;
 		all.lost += p->lost;
+		all.full_ns += p->full_ns;
 		if (!p->on && p->why[0] && !all.why[0])
 			memcpy(all.why, p->why, sizeof(all.why));
 	}
@@ -418,7 +419,7 @@ static void say(const struct run_shared *s)
 
 	if (a.why[0])
 		tool_error("run", "a process ran without Balun: %s", a.why);
-	if (!n) {
+	if (!a.out) {
 		fprintf(stderr, "balun run: never above the limit: nothing was moved\n");
 		return;
 	}
@@ -429,6 +430,9 @@ static void say(const struct run_shared *s)
 		(unsigned long long)a.faults, a.fault_ns / 1e9);
 	if (n > 1)
 		fprintf(stderr, "; %u processes", n);
+	if (a.full_ns)
+		fprintf(stderr, "; above the limit for %.1f s: the devices were full",
+			a.full_ns / 1e9);
 	if (a.lost)
 		fprintf(stderr, "; %llu PAGES LOST", (unsigned long long)a.lost);
 	fputc('\n', stderr);
@@ -441,12 +445,12 @@ static void json_slot(FILE *f, const struct run_slot *p)
 	fprintf(f,
 		",\"on\":%s,\"peak\":%llu,\"resident\":%llu,\"away\":%llu,\"out\":%llu,\"home\":%"
 		"llu,"
-		"\"faults\":%llu,\"fault_ns\":%llu,\"lost\":%llu}",
+		"\"faults\":%llu,\"fault_ns\":%llu,\"full_ns\":%llu,\"lost\":%llu}",
 		p->on ? "true" : "false", (unsigned long long)p->peak,
 		(unsigned long long)p->resident, (unsigned long long)p->away,
 		(unsigned long long)p->out, (unsigned long long)p->home,
 		(unsigned long long)p->faults, (unsigned long long)p->fault_ns,
-		(unsigned long long)p->lost);
+		(unsigned long long)p->full_ns, (unsigned long long)p->lost);
 }
 
 /* @f: opened before the program began, so that a bad name is told then */

@@ -45,8 +45,8 @@ static int zeropage(struct uffd *u, uint64_t va, uint64_t len)
 /* ---- towards a device ---- */
 
 /* content that the program dropped leaves a device's host memory, so that it is empty there */
-static void drop_content(struct uffd *u, const struct engine_batch *b, const struct engine_piece *p,
-			 unsigned int i, unsigned int n)
+static void drop_content(struct uffd *u, const struct engine_piece *p, unsigned int i,
+			 unsigned int n)
 {
 	const struct balun_desc *d;
 	uint64_t off;
@@ -61,7 +61,6 @@ static void drop_content(struct uffd *u, const struct engine_batch *b, const str
 		off = p->src + (i - p->first) * PAGE;
 		frames_empty(u, (uintptr_t)d->host_base + off, n * PAGE);
 	}
-	(void)b;
 }
 
 uint64_t uffd_discard_next(const struct uffd *u, uint64_t start, uint64_t end)
@@ -338,7 +337,7 @@ static void commit_out_run(struct uffd *u, struct transit *t, struct engine_batc
 		ENV_STOP("commit-located");
 		if (gone) {
 			memset(b->status + i, PAGE_GONE, k);
-			drop_content(u, b, p, i, k);
+			drop_content(u, p, i, k);
 		} else {
 			k = map_new(u, b, i, k, va);
 			if (!k)
@@ -347,6 +346,7 @@ static void commit_out_run(struct uffd *u, struct transit *t, struct engine_batc
 				env_die("softpt_set_away", __FILE__, __LINE__);
 			softpt_clear_busy(u->pt, va, k * PAGE);
 			memset(b->status + i, PAGE_MOVED, k);
+			allow_out(u, p, k);
 			if (BLOCK_OF(va) != b->va) /* by mremap; core counts for the old block */
 				core_moved(u->space, b->dst, va, k * PAGE);
 			if (p->src_kind == BALUN_KIND_LOCAL && !p->moved && u->move &&
@@ -474,6 +474,7 @@ static void installed(struct uffd *u, struct engine_batch *b, const struct engin
 	memset(b->status + i, PAGE_MOVED, n);
 	if (uffd_on_reader(u))
 		u->near.pages += n;
+	allow_home(u, p, n);
 	if (p->moved)
 		return;
 	if (u->move && u->device[p->src_dev].host_base)
@@ -499,7 +500,7 @@ static void commit_home_run(struct uffd *u, struct transit *t, struct engine_bat
 		ENV_STOP("commit-located");
 		if (gone) {
 			memset(b->status + i, PAGE_GONE, k);
-			drop_content(u, b, p, i, k);
+			drop_content(u, p, i, k);
 		} else if (p->moved && uffd_is_coherent(u, p->src_dev)) {
 			installed(u, b, p, i, k, va); /* in place */
 		} else {

@@ -26,7 +26,10 @@
 #define SPIN_NS	      50000ULL
 #define SPIN_PATIENCE 4
 
+/* faults that are held back are looked at again so often: those of a block that thrashes, and those
+ * that wait until more RAM is allowed, which more_fd tells */
 static const struct timespec held_period = { .tv_nsec = 50000 };
+static const struct timespec starved_period = { .tv_nsec = 20000000 };
 
 bool uffd_on_reader(const struct uffd *u)
 {
@@ -249,8 +252,10 @@ static int serve_hole(struct uffd *u, uint64_t va)
 	for (;;) {
 		z.range.len = end - va;
 		ENV_STOP("fault-hole");
-		if (!ioctl(u->caps.fd, UFFDIO_ZEROPAGE, &z) || z.zeropage > 0)
+		if (!ioctl(u->caps.fd, UFFDIO_ZEROPAGE, &z) || z.zeropage > 0) {
+			allow_took(u, z.zeropage);
 			return 0;
+		}
 		if (errno == EAGAIN)
 			return -EAGAIN;
 		if (end == va + PAGE)
@@ -261,8 +266,20 @@ static int serve_hole(struct uffd *u, uint64_t va)
 	return 0;
 }
 
+/*
+ * Does serving the fault take RAM that is not allowed? What is in a device that is made of RAM
+ * takes none, and Balun's own memory does not wait. Not with every place of u->pending taken:
+ * events come behind faults, and pages can leave only when events are read.
+ */
+static bool starves(struct uffd *u, uint64_t va, const struct softpt_run *r, uint32_t tid)
+{
+	if (r->away ? uffd_is_host(u, SOFTPT_DEV(r->place)) : env_owns(va, PAGE))
+		return false;
+	return u->npending < sizeof(u->pending) / sizeof(u->pending[0]) && allow_must_wait(u, tid);
+}
+
 /* 0: done; -EAGAIN: once more, an event was in the way or the page has changed its state; -EBUSY:
- * later, it is held back */
+ * later, it is held back; -ENOSPC: when more RAM is allowed */
 static int serve_fault(struct uffd *u, uint64_t va, const struct uffd_msg *m)
 {
 	bool write = m->arg.pagefault.flags & UFFD_PAGEFAULT_FLAG_WRITE;
@@ -292,6 +309,10 @@ static int serve_fault(struct uffd *u, uint64_t va, const struct uffd_msg *m)
 		env_mutex_unlock(&u->lock);
 		return 0;
 	}
+	if (starves(u, va, &r, m->arg.pagefault.feat.ptid)) {
+		env_mutex_unlock(&u->lock);
+		return -ENOSPC;
+	}
 	if (!r.away) {
 		err = serve_hole(u, va);
 		env_mutex_unlock(&u->lock);
@@ -316,9 +337,11 @@ static int serve_fault(struct uffd *u, uint64_t va, const struct uffd_msg *m)
 	return 0;
 }
 
-/* each pending fault once; what is held back stays. Returns whether anything does */
-static bool serve_pending(struct uffd *u)
+/* each pending fault once; what is held back stays. Return: when to look at it again; NULL: nothing
+ * does */
+static const struct timespec *serve_pending(struct uffd *u)
 {
+	const struct timespec *again = NULL;
 	unsigned int i = 0;
 
 	while (i < u->npending) {
@@ -331,14 +354,16 @@ static bool serve_pending(struct uffd *u)
 			if (err == -EAGAIN)
 				uffd_drain_events(u);
 		} while (err == -EAGAIN);
-		if (err == -EBUSY) {
+		if (err == -EBUSY || err == -ENOSPC) {
+			if (err == -EBUSY || !again)
+				again = err == -EBUSY ? &held_period : &starved_period;
 			i++;
 			continue;
 		}
 		memmove(u->pending + i, u->pending + i + 1, (u->npending - i - 1) * sizeof(m));
 		u->npending--;
 	}
-	return u->npending > 0;
+	return again;
 }
 
 static bool message_waits(const struct uffd *u)
@@ -375,9 +400,11 @@ static bool spin(struct uffd *u)
 static void reader_main(void *arg)
 {
 	struct uffd *u = arg;
-	struct pollfd p[2] = { { .fd = u->caps.fd, .events = POLLIN },
-			       { .fd = u->stop_fd, .events = POLLIN } };
-	bool held = false;
+	struct pollfd p[] = { { .fd = u->caps.fd, .events = POLLIN },
+			      { .fd = u->stop_fd, .events = POLLIN },
+			      { .fd = u->more_fd, .events = POLLIN } };
+	const struct timespec *held = NULL;
+	uint64_t more;
 
 	env_mutex_lock(&u->lock);
 	u->reader_tp = __builtin_thread_pointer();
@@ -385,19 +412,21 @@ static void reader_main(void *arg)
 	env_mutex_unlock(&u->lock);
 	for (;;) {
 		const struct timespec *near = near_timeout(u);
-		/* faults that are held back are looked at again every so often */
-		int n = ppoll(p, 2, held ? &held_period : near, NULL);
+		int n = ppoll(p, 3, held ? held : near, NULL);
 
 		if (n < 0 && errno != EINTR)
 			env_die("poll", __FILE__, __LINE__);
 		if (!n && near)
 			near_late(u);
+		if (n > 0 && p[2].revents && read(u->more_fd, &more, sizeof(more)) < 0)
+			env_die("eventfd", __FILE__, __LINE__);
 		if (p[1].revents && !p[0].revents && !held)
 			break;
 		do {
 			uffd_drain_events(u);
 			held = serve_pending(u);
-			while (!held && !message_waits(u) && core_cpu_ahead(u->space))
+			while (!held && !message_waits(u) && !allow_is_out(u) &&
+			       core_cpu_ahead(u->space))
 				;
 		} while (!held && spin(u));
 	}
@@ -408,14 +437,16 @@ int uffd_reader_start(struct uffd *u)
 	int err;
 
 	u->stop_fd = eventfd(0, EFD_CLOEXEC);
-	if (u->stop_fd < 0)
-		return -errno;
-	err = near_start(u);
+	u->more_fd = eventfd(0, EFD_CLOEXEC);
+	err = u->stop_fd < 0 || u->more_fd < 0 ? -errno : 0;
+	if (!err)
+		err = near_start(u);
 	if (!err)
 		err = env_thread_create(&u->reader, "balun-uffd", reader_main, u);
 	if (err) {
 		near_stop(u);
 		close(u->stop_fd);
+		close(u->more_fd);
 		return err;
 	}
 	env_mutex_lock(&u->lock);
@@ -434,4 +465,5 @@ void uffd_reader_stop(struct uffd *u)
 	env_thread_join(u->reader);
 	near_stop(u);
 	close(u->stop_fd);
+	close(u->more_fd);
 }

@@ -108,6 +108,7 @@ static void fork_child(void)
 	if (!u->files) {
 		close(u->caps.fd);
 		close(u->stop_fd);
+		close(u->more_fd);
 		maps_close();
 	}
 	env_store(&uffd_current, NULL);

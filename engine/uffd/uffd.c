@@ -36,6 +36,7 @@ static int attach(struct balun_space *sp, void **ret_e)
 	env_list_init(&u->transits);
 	env_list_init(&u->changing);
 	frames_init(&u->frames);
+	allow_init(u);
 	err = uffd_open(&u->caps);
 	if (err) {
 		env_reason("%s; %s", u->caps.reason, u->caps.remedy);
@@ -441,4 +442,8 @@ const struct engine_ops engine_uffd = {
 	.metadata = uffd_metadata,
 	.discard = uffd_discard,
 	.away = uffd_away,
+	.taken = uffd_taken,
+	.allow = uffd_allow,
+	.allow_word = uffd_allow_word,
+	.watch = uffd_watch,
 };

@@ -16,6 +16,7 @@
  * events.c   the thread that reads the context
  * inside.c   threads inside Balun keep their stack
  * near.c     the reader on the processor of whom it serves
+ * allow.c    how much RAM touches may take
  * ending.c   what the kernel touches at the end of a thread stays
  * hooks.c    memory calls seen before they happen
  * fork.c     a child gets every byte
@@ -192,6 +193,14 @@ struct uffd {
 	struct env_thread *reader;
 	struct uffd_files *files; /* NULL: our descriptors are the program's too */
 	int stop_fd;
+	/* allow.c: RAM that touches have taken, and up to where they may; when more was allowed or
+	 * left; a touch waits for it, since when; who allows it, and what tells him; he is about to
+	 * take the loader's lock; what tells the reader that there is more */
+	int64_t taken, allowed;
+	uint64_t more_ns, starved_ns;
+	bool starved, opened;
+	uint32_t allower, *starving;
+	int more_fd;
 	unsigned int handling; /* events read, not yet finished */
 	/* the reader's own */
 	struct uffd_msg pending[64];
@@ -259,6 +268,20 @@ int uffd_unmap_coherent(struct uffd *u, uint64_t va, uint32_t place, uint64_t le
 int uffd_map_coherent(struct uffd *u, uint64_t va, uint32_t place, uint64_t len,
 		      uint64_t *ret_done);
 bool uffd_is_held(const struct uffd *u, uint32_t place);
+
+/* allow.c */
+void allow_init(struct uffd *u);
+/* lock held: RAM was taken; n pages of a piece have come home, or left */
+void allow_took(struct uffd *u, uint64_t bytes);
+void allow_home(struct uffd *u, const struct engine_piece *p, unsigned int n);
+void allow_out(struct uffd *u, const struct engine_piece *p, unsigned int n);
+/* lock held: has a touch by @tid to wait until there is more? */
+bool allow_must_wait(struct uffd *u, uint32_t tid);
+bool allow_is_out(const struct uffd *u); /* any lock */
+int64_t uffd_taken(void *e);
+void uffd_allow(void *e, int64_t since, int64_t bytes);
+void uffd_allow_word(void *e, uint32_t *word);
+int uffd_watch(void *e, uint64_t va, uint64_t len);
 
 /* calibrate.c */
 void uffd_calibrate(struct uffd *u);

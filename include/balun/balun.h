@@ -247,6 +247,48 @@ BALUN_API int balun_offload(struct balun_space *space, const void *addr, size_t 
 BALUN_API int balun_device_spill(struct balun_device *dev, struct balun_device *to);
 
 /**
+ * balun_taken() - how much RAM touches have taken, net: what left it is taken off; may be negative
+ *
+ * Counted are pages that came home from devices whose memory is not RAM or left for such, and pages
+ * of watched memory (balun_watch()) that the program never had.
+ * Return: 0; -EOPNOTSUPP the engine is not "uffd"; -EINVAL; -ECHILD.
+ */
+BALUN_API int balun_taken(struct balun_space *space, int64_t *ret_bytes);
+
+/**
+ * balun_allow() - how much RAM touches may take
+ * @space: the space
+ * @since: what balun_taken() said when it was found out how much there is left
+ * @bytes: so much more than then, net; may be negative. INT64_MAX: any, as in the beginning
+ *
+ * For who keeps the program below a limit. When there is nothing left a touch waits. It does not
+ * wait for a thread that has stopped: when for two seconds nothing left and nothing was allowed,
+ * touches are let through. Those of the thread that called this last never wait.
+ * Return: as balun_taken().
+ */
+BALUN_API int balun_allow(struct balun_space *space, int64_t since, int64_t bytes);
+
+/**
+ * balun_allow_word() - how to hear of it when a touch has to wait for balun_allow()
+ * @word: bit 0 is set then, and who sleeps on it is woken (FUTEX_WAKE_PRIVATE); it is there as long
+ *        as the space is. NULL: none, as in the beginning
+ *
+ * Who sees the bit clears it and allows more, or makes pages leave; it is set again when a touch
+ * waits after that. Return: as balun_taken().
+ */
+BALUN_API int balun_allow_word(struct balun_space *space, uint32_t *word);
+
+/**
+ * balun_watch() - touches of pages that the program never had count for balun_allow() from now on
+ *
+ * What of the range can migrate is watched by its first migration at the latest; a first touch of
+ * it costs more then.
+ * Return: 0, whatever cannot migrate; -EOPNOTSUPP as balun_allow(), and where system calls cannot
+ * wait for a page; -EINVAL; -ECHILD.
+ */
+BALUN_API int balun_watch(struct balun_space *space, const void *addr, size_t len);
+
+/**
  * balun_pin() - pages of the range stay where they are now until balun_unpin()
  *
  * Requests, policy and eviction leave them; a CPU touch of one on a device still brings it home

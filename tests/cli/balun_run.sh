@@ -122,6 +122,40 @@ fi
 is 'chaos' "$want" "$(b --chaos 20000 --device ram:mem=256M -- $py "$tmp/job.py" 128)"
 is 'no follow' "$want" "$(b --resident 32M --no-follow --device ram:mem=256M -- $py "$tmp/job.py" 128)"
 is 'another preload' "$want" "$(LD_PRELOAD=libm.so.6 b --resident 32M --device ram:mem=256M -- $py "$tmp/job.py" 128)"
+
+# ---- the limit ----
+
+# However fast a program takes memory, it has no more than the limit in RAM, an eighth of that and
+# what Balun needs itself; a file in memory is none of the process's.
+grow() { # name, limit in kB that must hold, options and program's arguments
+	local name=$1 most=$2 out
+	shift 2
+	out=$(b --resident 64M --stats "$tmp/stats" "$@" 2>&1)
+	[[ $out =~ ^[0-9]+$ ]] && [ "$out" -le "$most" ]
+	report $? "$name: peak $out kB, not $most: $(tr '\n' ' ' <"$tmp/stats")"
+}
+most=$(((64 + 8 + 8) * 1024))
+full() { $py -c "import json; print(json.load(open('$tmp/stats'))['processes'][0]['full_ns'] > 0)"; }
+if "$balun" devices file >/dev/null 2>&1; then
+	grown="$BUILD/tests/stress/grow"
+	for way in mmap huge arenas small large one; do
+		grow "grow $way" $most --device file:path=/dev/shm,size=512M -- "$grown" $way 256
+		is "grow $way: not full" False "$(full)"
+	done
+	for way in mmap small large; do
+		grow "grow $way, 4 threads" $most --device file:path=/dev/shm,size=512M -- "$grown" $way 256 4
+	done
+	# no place left: then the limit cannot be kept, nothing waits, and it is said
+	for way in mmap small; do
+		grow "grow $way, full" 400000 --device file:path=/dev/shm,size=64M -- "$grown" $way 256 2
+		is "grow $way: full" True "$(full)"
+	done
+	is 'full is said' 'above the limit' "$("$balun" run --resident 64M --device file:path=/dev/shm,size=64M -- "$grown" mmap 256 2>&1 |
+		grep -o 'above the limit')"
+else
+	skip 'grow' "$("$balun" devices file 2>&1 | head -n 1)"
+fi
+
 if "$balun" devices lz4 >/dev/null 2>&1; then
 	out=$(BUILD=$BUILD examples/words.sh 12 2>&1)
 	[ "$(tail -n 1 <<<"$out")" = 'the output is the same' ]

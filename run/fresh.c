@@ -1,0 +1,277 @@
+// SPDX-License-Identifier: GPL-2.0-only OR MIT
+/*
+ * Memory that the program gets. The worker looks at its size now and then; what is mapped between
+ * two looks passes by here when it is got by mmap(), or by malloc() and its like, of which the C
+ * library makes the system calls itself. (Not seen: raw system calls, and allocators inside the
+ * program that make them.)
+ *
+ * While the program cannot reach the limit this counts. When it can from now on, the caller waits
+ * for the worker, who watches all; after that what is new is watched at once.
+ */
+#undef _FILE_OFFSET_BITS /* mmap() and mmap64() are both here */
+#include <dlfcn.h>
+#include <errno.h>
+#include <limits.h>
+#include <linux/futex.h>
+#include <pthread.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "run/run.h"
+
+#define EXPORT __attribute__((visibility("default")))
+
+/* from this size on malloc() may map memory for one allocation alone */
+#define LARGE (128UL << 10)
+/* of a thread malloc()'s memory is in heaps of this size, and at such an address */
+#define HEAP (64UL << 20)
+#define PART (256UL << 10)
+/* the worker looks within that, or it is held up by something that the caller has */
+#define ANSWER_S 5
+
+extern char *__curbrk __attribute__((weak));
+
+static int64_t left; /* bytes that may be mapped before the worker must look */
+static bool works;   /* there is a worker, in this process: */
+static int pid;
+static bool counts;	     /* small allocations are looked at, too */
+static __thread bool inside; /* calls of our own */
+static char *seen_brk;
+
+/* what the worker sleeps on: FRESH_* */
+uint32_t fresh_word;
+/* a thread asks at a time, for what it has got; it sleeps on @posted until the worker has looked */
+static pthread_mutex_t asking = PTHREAD_MUTEX_INITIALIZER;
+static const void *new_at;
+static size_t new_len;
+static uint32_t posted;
+
+static long futex(uint32_t *word, int op, uint32_t val, const struct timespec *ts)
+{
+	return syscall(SYS_futex, word, op, val, ts, NULL, FUTEX_BITSET_MATCH_ANY);
+}
+
+void fresh_forget(void)
+{
+	works = counts = false;
+	posted = fresh_word = 0;
+	seen_brk = NULL;
+	asking = (pthread_mutex_t)PTHREAD_MUTEX_INITIALIZER;
+}
+
+void fresh_works(void)
+{
+	pid = getpid();
+	left = 0;
+	works = true;
+}
+
+void fresh_is_worker(void)
+{
+	inside = true;
+}
+
+uint32_t fresh_rest(uint64_t until)
+{
+	const struct timespec ts = { until / 1000000000, until % 1000000000 };
+
+	if (!__atomic_load_n(&fresh_word, __ATOMIC_SEQ_CST))
+		futex(&fresh_word, FUTEX_WAIT_BITSET_PRIVATE, 0, &ts);
+	return __atomic_exchange_n(&fresh_word, 0, __ATOMIC_SEQ_CST);
+}
+
+bool fresh_asked(const void **ret_p, size_t *ret_len)
+{
+	if (!__atomic_load_n(&posted, __ATOMIC_SEQ_CST))
+		return false;
+	*ret_p = new_at;
+	*ret_len = new_len;
+	return true;
+}
+
+void fresh_looked(bool asked, int64_t may, bool near)
+{
+	__atomic_store_n(&counts, near, __ATOMIC_RELAXED);
+	__atomic_store_n(&left, may, __ATOMIC_SEQ_CST);
+	if (!asked)
+		return;
+	__atomic_store_n(&posted, 0, __ATOMIC_SEQ_CST);
+	futex(&posted, FUTEX_WAKE_PRIVATE, 1, NULL);
+}
+
+/* not in the child of vfork() or a bare clone(): nobody looks after that */
+static void ask(const void *p, size_t len)
+{
+	const struct timespec ts = { ANSWER_S, 0 };
+
+	if (getpid() != pid)
+		return;
+	pthread_mutex_lock(&asking);
+	new_at = p;
+	new_len = len;
+	__atomic_store_n(&posted, 1, __ATOMIC_SEQ_CST);
+	__atomic_fetch_or(&fresh_word, FRESH_ASKED, __ATOMIC_SEQ_CST);
+	futex(&fresh_word, FUTEX_WAKE_PRIVATE, 1, NULL);
+	/* interrupted: then without; too late: there is no worker that looks */
+	if (__atomic_load_n(&posted, __ATOMIC_SEQ_CST) &&
+	    futex(&posted, FUTEX_WAIT_PRIVATE, 1, &ts) && errno == ETIMEDOUT)
+		works = false;
+	pthread_mutex_unlock(&asking);
+}
+
+/* @len more are mapped, at @p */
+static void fresh(const void *p, size_t len)
+{
+	int err = errno;
+
+	if (!works || inside)
+		return;
+	inside = true;
+	if (__atomic_fetch_sub(&left, len, __ATOMIC_SEQ_CST) < (int64_t)len)
+		ask(p, len);
+	inside = false;
+	errno = err;
+}
+
+/* A thread's heap grows where it is, and nobody is told: what is allocated from such is counted, by
+ * a thread for itself and now and then for all. */
+static void from_heap(const void *p, size_t len)
+{
+	static __thread uint64_t heap;
+	static __thread size_t sum;
+
+	if (!press_is_on()) {
+		heap = 0;
+		sum += len;
+		if (sum >= PART) {
+			fresh(p, sum);
+			sum = 0;
+		}
+	} else if ((uint64_t)p / HEAP != heap) {
+		heap = (uint64_t)p / HEAP;
+		fresh((void *)(heap * HEAP), HEAP);
+	}
+}
+
+/* malloc() has given @p: is there anything new behind it? */
+static void *got(void *p, size_t len)
+{
+	char *brk = &__curbrk ? __curbrk : NULL, *seen;
+
+	if (!p)
+		return p;
+	if (len >= LARGE) {
+		fresh(p, len);
+	} else if ((char *)p > brk) {
+		from_heap(p, len);
+	} else if (brk != (seen = __atomic_load_n(&seen_brk, __ATOMIC_RELAXED))) {
+		__atomic_store_n(&seen_brk, brk, __ATOMIC_RELAXED);
+		if (seen && brk > seen)
+			fresh(seen, brk - seen);
+	}
+	return p;
+}
+
+/* ---- the program's calls ---- */
+
+EXPORT void *mmap(void *addr, size_t len, int prot, int flags, int fd, off_t off)
+{
+	void *p = (void *)syscall(SYS_mmap, addr, len, prot, flags, fd, off);
+
+	if (p != MAP_FAILED && flags & MAP_ANONYMOUS && flags & MAP_PRIVATE)
+		fresh(p, len);
+	return p;
+}
+
+EXPORT void *mmap64(void *addr, size_t len, int prot, int flags, int fd, off_t off)
+	__attribute__((alias("mmap")));
+
+/*
+ * Before the first call of each the one that would have been called without us is looked for.
+ * dlsym() does not allocate when it finds it; if it does all the same, that fails.
+ */
+static void *first_malloc(size_t), *first_calloc(size_t, size_t), *first_realloc(void *, size_t);
+static void *first_aligned(size_t, size_t);
+static int first_posix(void **, size_t, size_t);
+static void *(*next_malloc)(size_t) = first_malloc;
+static void *(*next_calloc)(size_t, size_t) = first_calloc;
+static void *(*next_realloc)(void *, size_t) = first_realloc;
+static void *(*next_aligned)(size_t, size_t) = first_aligned;
+static int (*next_posix)(void **, size_t, size_t) = first_posix;
+
+static bool find(void *ret_next, const char *name)
+{
+	static __thread bool finding;
+	void *next;
+
+	if (finding)
+		return false;
+	finding = true;
+	next = dlsym(RTLD_NEXT, name);
+	finding = false;
+	if (next)
+		__atomic_store((void **)ret_next, &next, __ATOMIC_RELAXED);
+	return next;
+}
+
+static void *first_malloc(size_t size)
+{
+	return find(&next_malloc, "malloc") ? next_malloc(size) : NULL;
+}
+
+static void *first_calloc(size_t n, size_t size)
+{
+	return find(&next_calloc, "calloc") ? next_calloc(n, size) : NULL;
+}
+
+static void *first_realloc(void *p, size_t size)
+{
+	return find(&next_realloc, "realloc") ? next_realloc(p, size) : NULL;
+}
+
+static void *first_aligned(size_t align, size_t size)
+{
+	return find(&next_aligned, "aligned_alloc") ? next_aligned(align, size) : NULL;
+}
+
+static int first_posix(void **ret, size_t align, size_t size)
+{
+	return find(&next_posix, "posix_memalign") ? next_posix(ret, align, size) : ENOMEM;
+}
+
+static bool counting(void)
+{
+	return __builtin_expect(__atomic_load_n(&counts, __ATOMIC_RELAXED), 0);
+}
+
+EXPORT void *malloc(size_t size)
+{
+	return counting() ? got(next_malloc(size), size) : next_malloc(size);
+}
+
+EXPORT void *calloc(size_t n, size_t size)
+{
+	return counting() ? got(next_calloc(n, size), n * size) : next_calloc(n, size);
+}
+
+EXPORT void *realloc(void *p, size_t size)
+{
+	return counting() ? got(next_realloc(p, size), size) : next_realloc(p, size);
+}
+
+EXPORT void *aligned_alloc(size_t align, size_t size)
+{
+	return counting() ? got(next_aligned(align, size), size) : next_aligned(align, size);
+}
+
+EXPORT int posix_memalign(void **ret, size_t align, size_t size)
+{
+	int err = next_posix(ret, align, size);
+
+	if (!err && counting())
+		got(*ret, size);
+	return err;
+}
