@@ -12,17 +12,28 @@
 #define LOOK_NS	    1000000ULL	/* between looks near the limit */
 #define LOOK_FAR_NS 20000000ULL /* and far from it, or when nothing more can be taken out */
 #define COUNT_NS    10000000ULL /* between counts, if a little more is mapped */
+#define COUNT_PART  16		/* and at least so many times what one takes */
 #define FASTEST	    4		/* bytes a nanosecond, that a program takes of fresh memory */
 
-static uint64_t hand; /* the next block to look at */
-static uint64_t seen_ns;
-static struct usage seen; /* at the last count; of it Balun's, and what cannot move: */
+static uint64_t hand;		   /* the next block to look at */
+static uint64_t seen_ns, count_ns; /* when the last count ended; how long it took */
+static struct usage seen;	   /* then; of it Balun's, and what cannot move: */
 static struct usage own;
+static const struct area *area;
+static unsigned int nareas;
+static uint64_t counted;
+static int64_t taken; /* by touches, then */
 
-static uint64_t count(const struct area *a, unsigned int n)
+static uint64_t count(void)
 {
-	uint64_t sum = 0, mapped = 0;
-	unsigned int i;
+	uint64_t sum = 0, mapped = 0, t0 = run_now_ns();
+	const struct area *a;
+	unsigned int i, n = 0;
+
+	taken = 0;
+	balun_taken(run.space, &taken);
+	a = area = areas_read(&n);
+	n = nareas = a ? n : 0;
 
 	for (i = 0; i < n; i++) {
 		sum += areas_present(a[i].start, a[i].end);
@@ -30,18 +41,35 @@ static uint64_t count(const struct area *a, unsigned int n)
 	}
 	areas_usage(&seen);
 	seen_ns = run_now_ns();
+	count_ns = seen_ns - t0;
 	sum += room_bytes(); /* which is in RAM too, as Balun's */
 	own.rss = seen.rss > sum ? seen.rss - sum : 0;
 	own.mapped = seen.mapped > mapped ? seen.mapped - mapped : 0;
+	counted = sum;
 	return sum;
 }
 
 uint64_t keep_resident(void)
 {
-	unsigned int n = 0;
-	const struct area *a = areas_read(&n);
+	return count();
+}
 
-	return count(a, a ? n : 0);
+/*
+ * A count takes the longer the more is mapped, and touches wait for it. Between two of them it is
+ * known what touches have taken since, and what has left, as long as all is watched. What the
+ * program gives back meanwhile is not: the next count tells.
+ */
+static bool is_known(const struct usage *u, int64_t now_taken, uint64_t *ret_resident)
+{
+	uint64_t until = seen_ns + COUNT_NS;
+	int64_t resident = counted + now_taken - taken;
+
+	if (until < seen_ns + COUNT_PART * count_ns)
+		until = seen_ns + COUNT_PART * count_ns;
+	if (!press_is_on() || !seen_ns || u->mapped != seen.mapped || run_now_ns() > until)
+		return false;
+	*ret_resident = resident > 0 ? resident : 0;
+	return true;
 }
 
 uint64_t keep_about(void)
@@ -76,12 +104,11 @@ static uint64_t next_block(const struct area *a, unsigned int n)
  * to make place for others or because nothing else is left. false: nothing went. */
 static bool take_out(uint64_t bytes)
 {
-	unsigned int n = 0, i, wraps = 0;
-	const struct area *a = areas_read(&n);
 	int64_t gone = 0, want = bytes;
+	unsigned int i, wraps = 0;
 
-	for (i = 0; a && i < TRIES && gone < want && wraps < 2; i++) {
-		uint64_t block = next_block(a, n), before = room_bytes();
+	for (i = 0; i < TRIES && gone < want && wraps < 2; i++) {
+		uint64_t block = next_block(area, nareas), before = room_bytes();
 
 		hand = block ? block + RUN_BLOCK : 0;
 		wraps += !block;
@@ -114,11 +141,9 @@ static bool as_before(const struct usage *u, uint64_t slack)
 uint64_t keep_look(uint32_t why)
 {
 	const uint64_t limit = run.shared->resident, slack = RUN_SLACK(limit);
-	bool stuck, asked, starved = why & FRESH_STARVED;
+	bool stuck, asked, known, starved = why & FRESH_STARVED;
 	uint64_t mapped, resident;
-	const struct area *a;
 	int64_t since = 0;
-	unsigned int n = 0;
 	const void *fresh;
 	struct usage u;
 	size_t len;
@@ -141,16 +166,24 @@ uint64_t keep_look(uint32_t why)
 		fresh_looked(true, 0, true);
 		asked = false;
 	}
-	if (press_is_on() && !starved && as_before(&u, slack))
-		return LOOK_NS;
 	balun_taken(run.space, &since);
-	a = areas_read(&n);
-	resident = count(a, n);
-	press_note(since, resident, a, n);
+	known = is_known(&u, since, &resident);
+	if (press_is_on() && !starved && !known && as_before(&u, slack))
+		return LOOK_NS;
+	if (!known) {
+		resident = count();
+		since = taken;
+		u = seen;
+	}
+	press_note(since, resident, area, known ? 0 : nareas);
 	fresh_looked(asked, 0, true);
 	stuck = resident > limit - slack && !take_out(resident - limit + 2 * slack);
+	if (stuck && known) { /* is it so? */
+		seen_ns = 0;
+		return 0;
+	}
 	press_stuck(stuck, starved, resident);
 	/* what was counted may be the zero page: only read, or around what was touched */
-	run_note(resident < seen.rss ? resident : seen.rss);
+	run_note(resident < u.rss ? resident : u.rss);
 	return stuck ? LOOK_FAR_NS : LOOK_NS;
 }
