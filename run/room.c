@@ -10,7 +10,13 @@
 
 #include "run/run.h"
 
+#define AGAIN_NS 1000000000ULL
+
 static uint32_t id; /* of the room, for the policy: 0 none */
+
+/* which device the room is emptied into, and when the first is tried again */
+static unsigned int to;
+static uint64_t again_ns;
 
 /* the room, then the devices in order; the last is full when it is full */
 static int chain(void)
@@ -45,7 +51,7 @@ int room_open(uint64_t bytes)
 void room_forget(void)
 {
 	run.room = NULL;
-	id = 0;
+	id = to = 0;
 }
 
 uint64_t room_bytes(void)
@@ -69,10 +75,26 @@ uint64_t room_push(uint64_t va)
 	return c.moved * RUN_PAGE;
 }
 
+/*
+ * A device that has places left may have nothing behind them: a file system that is full, memory
+ * that does not compress as far as it had to, a server that is gone. When nothing goes to it the
+ * room is emptied into the next one, until the first is tried again.
+ */
 uint64_t room_empty(uint64_t bytes)
 {
-	uint64_t gone = 0;
+	uint64_t now = run_now_ns(), gone = 0;
 
-	balun_evict(run.room, bytes, &gone);
-	return gone;
+	if (!run.room)
+		return 0;
+	if (to && now > again_ns) {
+		to = 0;
+		balun_device_spill(run.room, run.device[0]);
+	}
+	for (;;) {
+		balun_evict(run.room, bytes, &gone);
+		if (gone || to + 1 >= run.ndevices)
+			return gone;
+		balun_device_spill(run.room, run.device[++to]);
+		again_ns = now + AGAIN_NS;
+	}
 }

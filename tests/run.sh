@@ -212,6 +212,7 @@ functional() { # what every kind of build runs
 	suite demo $((60 * slow)) tests/cli/demo.sh
 	suite cli $((60 * slow)) tests/cli/run.sh
 	suite run $((240 * slow)) tests/cli/balun_run.sh
+	suite run/loss $((120 * slow)) tests/cli/balun_loss.sh
 	suite fuzz-replay $((60 * slow)) tests/fuzz/replay.sh
 }
 
@@ -250,6 +251,7 @@ suite mydriver 120 tests/cli/mydriver.sh
 suite hmm-smoke 60 tests/hmm-selftest/smoke.sh
 suite stress/fork 60 "$BUILD/tests/stress/fork_rounds" 200
 suite stress/compaction 60 "$BUILD/tests/stress/compaction" 5
+suite stress/kill9-run 300 tests/stress/kill9_run.sh 8 1
 suite sim/20000 200 "$BUILD/tests/sim/sim_stress" --seed 1 --count 20000
 
 if [ $all -eq 1 ]; then
@@ -265,6 +267,7 @@ if [ $all -eq 1 ]; then
 	suite stress/compaction 300 "$BUILD/tests/stress/compaction" 60
 	suite stress/compaction/soft 300 "$BUILD/tests/stress/compaction" 60 soft:mem=64M
 	suite stress/kill9 600 tests/stress/kill9.sh
+	suite stress/kill9-run/72 1800 tests/stress/kill9_run.sh 72
 	suite bench-far 600 tests/cli/bench_far.sh
 	suite sim/mutants 1200 tests/sim/mutants.sh
 	suite sim/long 1200 "$BUILD/tests/sim/sim_stress" --seed 1000000 --count 200000
