@@ -412,7 +412,8 @@ static void reader_main(void *arg)
 	env_mutex_unlock(&u->lock);
 	for (;;) {
 		const struct timespec *near = near_timeout(u);
-		int n = ppoll(p, 3, held ? held : near, NULL);
+		/* the one that is over first */
+		int n = ppoll(p, 3, near && held != &held_period ? near : held, NULL);
 
 		if (n < 0 && errno != EINTR)
 			env_die("poll", __FILE__, __LINE__);
@@ -425,8 +426,8 @@ static void reader_main(void *arg)
 		do {
 			uffd_drain_events(u);
 			held = serve_pending(u);
-			while (!held && !message_waits(u) && !allow_is_out(u) &&
-			       core_cpu_ahead(u->space))
+			while (!held && !near_is_bound(u) && !message_waits(u) &&
+			       !allow_is_out(u) && core_cpu_ahead(u->space))
 				;
 		} while (!held && spin(u));
 	}

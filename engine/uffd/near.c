@@ -79,12 +79,16 @@ void near_stop(struct uffd *u)
 {
 	const struct sched_param none = { 0 };
 	struct near *n = &u->near;
+	uint32_t tid;
 
 	if (!n->waker)
 		return;
 	env_store(&n->stop, true);
-	/* if it may: then its end does not wait for a processor without work */
-	sched_setscheduler(env_load(&n->waker_tid), SCHED_OTHER, &none);
+	/* if it may: then its end does not wait for a processor without work; 0 would be ourselves
+	 */
+	tid = env_load(&n->waker_tid);
+	if (tid)
+		sched_setscheduler(tid, SCHED_OTHER, &none);
 	env_store(&n->asked, n->asked + 1);
 	futex_wake(&n->asked);
 	env_thread_join(n->waker);
@@ -119,15 +123,16 @@ static void loosen(struct near *n)
 
 static void bind(struct near *n)
 {
+	uint32_t waker = env_load(&n->waker_tid);
 	int cpu = where(n->tid);
 	cpu_set_t one;
 
-	if (cpu == n->cpu || cpu < 0 || cpu >= CPU_SETSIZE)
+	if (!waker || cpu == n->cpu || cpu < 0 || cpu >= CPU_SETSIZE)
 		return;
 	CPU_ZERO(&one);
 	CPU_SET(cpu, &one);
 	if (!sched_setaffinity(0, sizeof(one), &one) &&
-	    !sched_setaffinity(env_load(&n->waker_tid), sizeof(one), &one))
+	    !sched_setaffinity(waker, sizeof(one), &one))
 		n->cpu = cpu;
 	else
 		loosen(n);
