@@ -531,9 +531,7 @@ int balun_stats(struct balun_space *space, struct balun_stats *ret_stats)
 	}
 	if (remote_of(space))
 		return remote_of(space)->stats(space, ret_stats);
-	/* all members are 8 bytes: each is read whole, the lot is not one moment's */
-	for (i = 1; i < sizeof(*ret_stats) / 8; i++)
-		((uint64_t *)ret_stats)[i] = env_load_relaxed((uint64_t *)&space->stats + i);
+	core_stats_read(space, ret_stats);
 	ret_stats->metadata_bytes = space->engine->metadata(space->e) + hint_bytes(space->hints);
 	env_mutex_lock(&space->devices_lock);
 	for (i = 1; i < CORE_DEVICE_SLOTS; i++)

@@ -128,6 +128,7 @@ struct balun_space {
 	uint64_t ahead_va;
 	uint32_t ahead_blocks;
 	struct balun_stats stats; /* relaxed atomic adds */
+	struct env_live live;
 };
 
 static inline struct core_stripe *core_stripe(struct balun_space *sp, uint64_t va)
@@ -145,6 +146,8 @@ static inline void core_count(uint64_t *p, uint64_t v)
 	env_add(p, v);
 }
 void core_hist_add(struct balun_hist *h, uint64_t ns);
+void core_stats_read(const struct balun_space *sp, struct balun_stats *ret); /* of core's own */
+void core_live_fill(void *space, struct balun_live *ret);		     /* env_live_begin() */
 
 /* mirror.c */
 int core_read_begin(struct balun_space *sp, uint64_t va, uint64_t deadline, uint64_t *ret_seq);

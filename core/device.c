@@ -70,6 +70,12 @@ static void op_trim_none(void *priv, uint64_t off, uint64_t len)
 	(void)priv, (void)off, (void)len;
 }
 
+static uint64_t op_footprint_none(void *priv)
+{
+	(void)priv;
+	return 0;
+}
+
 /* after this no path tests an op for NULL; groups are used by desc.caps only */
 static void fill_stubs(struct balun_driver *ops)
 {
@@ -83,6 +89,8 @@ static void fill_stubs(struct balun_driver *ops)
 		ops->active = op_active_none;
 	if (!ops->trim)
 		ops->trim = op_trim_none;
+	if (!ops->footprint)
+		ops->footprint = op_footprint_none;
 }
 
 static int check_desc(const struct balun_driver *drv, const struct balun_desc *d)

@@ -352,9 +352,11 @@ int core_move_block(struct balun_space *sp, struct core_move *mv, struct balun_c
 	n = settle(sp, w, mv, asked, dst ? placed : NULL, dst, counts);
 	mv->page_status = w->b.status[mv->page];
 	if (n) {
-		t0 = env_now_ns() - t0;
-		core_hist_add(&sp->stats.migrate, t0);
-		core_count(&sp->stats.migrate_ns, t0);
+		uint64_t now = env_now_ns();
+
+		core_hist_add(&sp->stats.migrate, now - t0);
+		core_count(&sp->stats.migrate_ns, now - t0);
+		env_live_moved(mv->va, (uint64_t)n << BALUN_PAGE_SHIFT, now);
 	}
 	core_work_put(sp, w);
 err_end:

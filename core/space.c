@@ -145,6 +145,7 @@ int balun_space_create(const struct balun_space_opts *opts, struct balun_space *
 	err = eng->attach(sp, &sp->e);
 	if (err)
 		goto err_prefetch;
+	env_live_begin(&sp->live, core_live_fill, sp);
 	*ret_space = sp;
 	return 0;
 err_prefetch:
@@ -161,6 +162,7 @@ int core_space_end(struct balun_space *sp)
 {
 	int err = 0, i;
 
+	env_live_end(&sp->live);
 	core_prefetch_destroy(sp);
 	env_mutex_lock(&sp->devices_lock);
 	for (i = 1; i < (int)CORE_DEVICE_SLOTS; i++)

@@ -468,6 +468,13 @@ static void crypt_trim(void *priv, uint64_t off, uint64_t len)
 	c->in.ops.trim(c->in.priv, off, len);
 }
 
+static uint64_t crypt_footprint(void *priv)
+{
+	struct crypt *c = priv;
+
+	return c->in.ops.footprint(c->in.priv);
+}
+
 extern const struct balun_driver balun_crypt_driver;
 const struct balun_driver balun_crypt_driver = {
 	.size = sizeof(struct balun_driver),
@@ -488,4 +495,5 @@ const struct balun_driver balun_crypt_driver = {
 	.active = crypt_active,
 	.inner = crypt_inner,
 	.trim = crypt_trim,
+	.footprint = crypt_footprint,
 };

@@ -323,6 +323,13 @@ static void inject_trim(void *priv, uint64_t off, uint64_t len)
 	in->in.ops.trim(in->in.priv, off, len);
 }
 
+static uint64_t inject_footprint(void *priv)
+{
+	struct inject *in = priv;
+
+	return in->in.ops.footprint(in->in.priv);
+}
+
 static void inject_unmap_begin(void *priv, struct balun_space *space, uint64_t va, uint64_t len,
 			       enum balun_cause cause)
 {
@@ -399,4 +406,5 @@ const struct balun_driver balun_inject_driver = {
 	.active = inject_active,
 	.inner = inject_inner,
 	.trim = inject_trim,
+	.footprint = inject_footprint,
 };

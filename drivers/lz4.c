@@ -13,10 +13,9 @@
  * one thread at a time, so an entry needs no lock.
  *
  * **Pool**: chunks of 16 KiB, each of objects of one size. Empty ones are given back to the system,
- * but for 2 MiB; of larger chunks too few become empty when pages go as it comes (with four of five
- * gone, chunks of 64 KiB gave nothing back, these a third). Chunks are never unmapped before
- * close(), so whatever an entry says, reading is safe; and LZ4_decompress_safe() writes nothing
- * beyond the page, whatever it reads.
+ * but for 2 MiB; of larger chunks too few become empty when pages go as it comes. They are never
+ * unmapped before close(), so whatever an entry says, reading is safe; and LZ4_decompress_safe()
+ * writes nothing beyond the page, whatever it reads.
  *
  * **Locks**: slot (compression; for one copy()) > class (chunks with room) > pool (empty chunks).
  * The last two are held for some instructions, never over a system call: trim() takes them.
@@ -145,7 +144,7 @@ static struct chunk *pool_take(struct lz4 *z, bool *ret_populated)
 		c = first_chunk(&z->given);
 		if (!c && z->nfresh < z->nchunks)
 			c = &z->chunk[z->nfresh++];
-		z->held += !!c;
+		env_store_relaxed(&z->held, z->held + !!c);
 		z->peak = ENV_MAX(z->peak, z->held);
 	}
 	env_mutex_unlock(&z->pool_lock);
@@ -156,7 +155,7 @@ static void pool_put_given(struct lz4 *z, struct chunk *c)
 {
 	env_mutex_lock(&z->pool_lock);
 	env_list_add(&z->given, &c->link);
-	z->held--;
+	env_store_relaxed(&z->held, z->held - 1);
 	env_mutex_unlock(&z->pool_lock);
 }
 
@@ -365,12 +364,9 @@ static int lz4_parse(struct lz4 *z, const struct balun_options *opt)
 	int err;
 
 	err = balun_opt_size(opt, "mem", 4ULL << 30, &z->bytes);
-	if (!err)
-		err = balun_opt_size(opt, "limit", 0, &limit);
-	if (!err)
-		err = balun_opt_size(opt, "level", 1, &level);
-	if (!err)
-		err = balun_opt_size(opt, "stats", 0, &stats);
+	err = err ?: balun_opt_size(opt, "limit", 0, &limit);
+	err = err ?: balun_opt_size(opt, "level", 1, &level);
+	err = err ?: balun_opt_size(opt, "stats", 0, &stats);
 	if (err)
 		return err;
 	if (!z->bytes || z->bytes % BALUN_BLOCK_SIZE || z->bytes > 1ULL << 40)
@@ -494,8 +490,7 @@ static void lz4_unmap(void *priv, struct balun_space *space, uint64_t va, uint64
 {
 }
 
-/* One that is free; more threads than slots wait. Where the caller's stack is tells callers apart
- * well enough. */
+/* One that is free; more threads than slots wait. Where its stack is tells a caller from another */
 static struct slot *slot_get(struct lz4 *z)
 {
 	uintptr_t first = (uintptr_t)__builtin_frame_address(0) >> 13;
@@ -581,6 +576,11 @@ static void lz4_trim(void *priv, uint64_t off, uint64_t len)
 		page_drop(priv, page);
 }
 
+static uint64_t lz4_footprint(void *priv)
+{
+	return env_load_relaxed(&((struct lz4 *)priv)->held) << CHUNK_SHIFT;
+}
+
 extern const struct balun_driver balun_lz4_driver;
 const struct balun_driver balun_lz4_driver = {
 	.size = sizeof(struct balun_driver),
@@ -596,4 +596,5 @@ const struct balun_driver balun_lz4_driver = {
 	.copy = lz4_copy,
 	.copy_wait = lz4_copy_wait,
 	.trim = lz4_trim,
+	.footprint = lz4_footprint,
 };

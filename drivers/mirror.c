@@ -279,6 +279,11 @@ static void mirror_trim(void *priv, uint64_t off, uint64_t len)
 			m->set.in[i].ops.trim(m->set.in[i].priv, off, len);
 }
 
+static uint64_t mirror_footprint(void *priv)
+{
+	return wrap_set_footprint(&((struct mirror *)priv)->set);
+}
+
 extern const struct balun_driver balun_mirror_driver;
 const struct balun_driver balun_mirror_driver = {
 	.size = sizeof(struct balun_driver),
@@ -296,4 +301,5 @@ const struct balun_driver balun_mirror_driver = {
 	.active = mirror_active,
 	.inner = wrap_set_inner,
 	.trim = mirror_trim,
+	.footprint = mirror_footprint,
 };

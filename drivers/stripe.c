@@ -267,6 +267,11 @@ static void stripe_trim(void *priv, uint64_t off, uint64_t len)
 	}
 }
 
+static uint64_t stripe_footprint(void *priv)
+{
+	return wrap_set_footprint(&((struct stripe *)priv)->set);
+}
+
 extern const struct balun_driver balun_stripe_driver;
 const struct balun_driver balun_stripe_driver = {
 	.size = sizeof(struct balun_driver),
@@ -284,4 +289,5 @@ const struct balun_driver balun_stripe_driver = {
 	.active = stripe_active,
 	.inner = wrap_set_inner,
 	.trim = stripe_trim,
+	.footprint = stripe_footprint,
 };

@@ -300,6 +300,14 @@ static void trace_trim(void *priv, uint64_t off, uint64_t len)
 	trace_end(t, TRACE_TRIM, start, 0, " 0x%llx+0x%llx", (ull)off, (ull)len);
 }
 
+/* a look, which is no call that matters: not in the log, and it may come at any moment */
+static uint64_t trace_footprint(void *priv)
+{
+	struct trace *t = priv;
+
+	return t->in.ops.footprint(t->in.priv);
+}
+
 static void trace_unmap_begin(void *priv, struct balun_space *space, uint64_t va, uint64_t len,
 			      enum balun_cause cause)
 {
@@ -370,4 +378,5 @@ const struct balun_driver balun_trace_driver = {
 	.active = trace_active,
 	.inner = trace_inner,
 	.trim = trace_trim,
+	.footprint = trace_footprint,
 };

@@ -4,7 +4,8 @@
  *
  * The table of trace and inject has every op and every cap; the caps of a device of it are those of
  * the device inside, so core calls the grouped ops (alloc, unmap_begin, peer_addr) only where the
- * inner driver has them. The ops that stand alone (attach, gone, active, trim) get stubs here.
+ * inner driver has them. The ops that stand alone (attach, gone, active, trim, footprint) get stubs
+ * here.
  */
 #ifndef BALUN_DRIVERS_WRAP_H
 #define BALUN_DRIVERS_WRAP_H
@@ -40,6 +41,11 @@ static inline void wrap_no_trim(void *priv, uint64_t off, uint64_t len)
 {
 }
 
+static inline uint64_t wrap_no_footprint(void *priv)
+{
+	return 0;
+}
+
 static inline void wrap_fill(struct wrap *w)
 {
 	w->ops = *w->drv;
@@ -51,6 +57,8 @@ static inline void wrap_fill(struct wrap *w)
 		w->ops.active = wrap_no_active;
 	if (!w->ops.trim)
 		w->ops.trim = wrap_no_trim;
+	if (!w->ops.footprint)
+		w->ops.footprint = wrap_no_footprint;
 }
 
 static inline int wrap_open(struct wrap *w, struct balun_device *dev,

@@ -124,6 +124,21 @@ static inline int wrap_set_active(struct wrap_set *s, bool on)
 	return err;
 }
 
+/* of all; 0 if one of them does not say */
+static inline uint64_t wrap_set_footprint(const struct wrap_set *s)
+{
+	uint64_t sum = 0, one;
+	unsigned int i;
+
+	for (i = 0; i < s->n; i++) {
+		one = s->in[i].ops.footprint(s->in[i].priv);
+		if (!one)
+			return 0;
+		sum += one;
+	}
+	return sum;
+}
+
 /* for what the table wants and a device without page tables has nothing to do in */
 static inline int wrap_set_map(void *priv, struct balun_space *space, const struct balun_seg *seg,
 			       size_t n)

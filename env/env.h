@@ -168,6 +168,24 @@ unsigned int env_fork_gen(void);
 void env_reason(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 const char *env_reason_get(void);
 
+/*
+ * Who looks at the process from outside (include/balun/live.h): from begin to the return of end,
+ * @fill may be called, on a thread of env's that may touch no descriptor; it may take leaf locks.
+ * Nobody can look where that thread does not come about, and nobody does in the simulator and in
+ * the kernel. moved: pages of a block moved.
+ */
+struct balun_live;
+struct env_live {
+	struct env_live *next;
+	void (*fill)(void *arg, struct balun_live *ret);
+	void *arg;
+	uint64_t begun_ns;
+	bool shown;
+};
+void env_live_begin(struct env_live *l, void (*fill)(void *arg, struct balun_live *ret), void *arg);
+void env_live_end(struct env_live *l);
+void env_live_moved(uint64_t va, uint64_t bytes, uint64_t now_ns);
+
 #define env_assert(cond)                                                                           \
 	do {                                                                                       \
 		if (__builtin_expect(!(cond), 0))                                                  \

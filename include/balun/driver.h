@@ -246,6 +246,12 @@ struct balun_driver {
 	 * for long, nor take a lock that copy() holds while it waits.
 	 */
 	void (*trim)(void *priv, uint64_t off, uint64_t len);
+	/**
+	 * @footprint: O what the device takes of the host now (memory, a disk) for what it stores,
+	 * bytes; for people who look. Any context: no system call, takes leaf locks at most.
+	 * Return: bytes; 0 it does not say
+	 */
+	uint64_t (*footprint)(void *priv);
 };
 
 /* ---- driver to core ---- */

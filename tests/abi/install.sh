@@ -15,7 +15,7 @@ prefix=$(find "$dest" -name balun.pc -printf '%h' | sed 's|/lib/pkgconfig$||')
 version=$(cat VERSION)
 {
 	echo bin/balun
-	printf 'include/balun/%s\n' balun.h dmirror.h driver.h policy.h sim.h soft.h uapi.h
+	printf 'include/balun/%s\n' balun.h dmirror.h driver.h live.h policy.h sim.h soft.h uapi.h
 	printf 'lib/%s\n' balun/libbalun-run.so libbalun.so libbalun.so.0 "libbalun.so.$version" pkgconfig/balun.pc
 	[ -e "$BUILD/balun-nbd" ] && echo libexec/balun/balun-nbd
 	for page in docs/man/*.[1-8]; do echo "share/man/man${page##*.}/${page##*/}"; done

@@ -513,6 +513,13 @@ static void probe_trim(void *priv, uint64_t off, uint64_t len)
 		p->drv->trim(p->inner, off, len);
 }
 
+static uint64_t probe_footprint(void *priv)
+{
+	struct probe *p = priv;
+
+	return p->drv->footprint ? p->drv->footprint(p->inner) : 0;
+}
+
 static int probe_peer_addr(void *priv, struct balun_device *client, uint64_t off, uint64_t len,
 			   uint64_t *ret_addr)
 {
@@ -551,4 +558,5 @@ const struct balun_driver probe_driver = {
 	.inner = probe_inner,
 	.command = probe_command,
 	.trim = probe_trim,
+	.footprint = probe_footprint,
 };

@@ -116,6 +116,12 @@ static void store_trim(void *priv, uint64_t off, uint64_t len)
 	s->trim_len = len;
 }
 
+/* a page for each copy to or from it */
+static uint64_t store_footprint(void *priv)
+{
+	return ((struct store *)priv)->copies * PAGE;
+}
+
 /* with a memory manager of its own */
 static int own_open(struct balun_device *dev, const struct balun_options *opt,
 		    struct balun_desc *ret_desc, void **ret_priv)
@@ -129,7 +135,8 @@ static int own_open(struct balun_device *dev, const struct balun_options *opt,
 #define STORE                                                                                      \
 	.size = sizeof(struct balun_driver), .help = "mem=4M  memory\n", .close = store_close,     \
 	.map = store_map, .unmap = store_unmap, .copy = store_copy, .copy_wait = store_copy_wait,  \
-	.attach = store_attach, .gone = store_gone, .trim = store_trim
+	.attach = store_attach, .gone = store_gone, .trim = store_trim,                            \
+	.footprint = store_footprint
 
 static const struct balun_driver store_driver = {
 	STORE,
@@ -375,6 +382,8 @@ static void crypt_hides_the_device(void **state)
 	assert_null(dev.drv->inner(dev.priv, &priv));
 	dev.drv->trim(dev.priv, PAGE, 2 * PAGE);
 	assert_int_equal(store[0].trim_off, PAGE);
+	store[0].copies = 3;
+	assert_int_equal(dev.drv->footprint(dev.priv), 3 * PAGE);
 	dev_close();
 	assert_int_equal(dev_open("crypt(own)"), 0);
 	assert_int_equal(dev.desc.caps, BALUN_CAP_WRAPPER | BALUN_CAP_ALLOC);
@@ -494,6 +503,9 @@ static void mirror_keeps_the_same(void **state)
 	check(0, 8, 1);
 	assert_int_equal(store[0].copies, 2);
 	assert_int_equal(store[1].copies, 1);
+	assert_int_equal(dev.drv->footprint(dev.priv), 4 * PAGE);
+	store[2].copies = 0; /* one does not say: nor does the mirror */
+	assert_int_equal(dev.drv->footprint(dev.priv), 0);
 	dev.drv->trim(dev.priv, PAGE, PAGE);
 	assert_int_equal(store[2].trim_off, PAGE);
 	dev_close();

@@ -127,6 +127,12 @@ static void fake_trim(void *priv, uint64_t off, uint64_t len)
 	fake_saw("trim", off, len, 0);
 }
 
+static uint64_t fake_footprint(void *priv)
+{
+	fake_saw("footprint", 0, 0, 0);
+	return 4711;
+}
+
 static int fake_active(void *priv, bool on)
 {
 	return fake_saw("active", on, 0, 0);
@@ -149,6 +155,7 @@ static const struct balun_driver full_driver = {
 	.peer_addr = fake_peer_addr,
 	.active = fake_active,
 	.trim = fake_trim,
+	.footprint = fake_footprint,
 };
 
 static const struct balun_driver bare_driver = {
@@ -263,7 +270,9 @@ static void all_ops(struct outer *o, int ret)
 	assert_saw("active", 1, 0, 0);
 	d->trim(o->priv, 0x20000, 0x4000);
 	assert_saw("trim", 0x20000, 0x4000, 0);
-	assert_int_equal(fake.calls, 13);
+	assert_int_equal(d->footprint(o->priv), 4711);
+	assert_saw("footprint", 0, 0, 0);
+	assert_int_equal(fake.calls, 14);
 	assert_ptr_equal(d->inner(o->priv, &priv), &full_driver);
 	assert_ptr_equal(priv, &fake);
 }
