@@ -15,7 +15,7 @@ need_cmd() { # command package
 need_file() { # file package
 	[ -e "$1" ] || missing+=("$2")
 }
-# a driver is left out without it: no reason to stop
+# a driver or a part of a tool is left out without it: no reason to stop
 want_file() { # file package
 	[ -e "$1" ] || wanted+=("$2")
 }
@@ -35,6 +35,8 @@ if [ "$goal" != module ]; then
 	want_file /usr/include/lz4.h liblz4-dev
 	want_file /usr/include/liburing.h liburing-dev
 	want_file /usr/include/xxhash.h libxxhash-dev
+	# the screen of balun top
+	want_file /usr/include/ncurses.h libncurses-dev
 fi
 if [ "$goal" != build ] && [ "$goal" != model ] && [ "$goal" != module ]; then
 	need_file /usr/include/cmocka.h libcmocka-dev
@@ -79,7 +81,7 @@ if [ "$(id -u)" -ne 0 ]; then
 	if command -v sudo >/dev/null 2>&1 && sudo -n true 2>/dev/null; then
 		run=(sudo -n)
 	elif [ "$needed" -eq 0 ]; then
-		echo "setup: drivers are left out without them; to have all: sudo apt-get install ${missing[*]}"
+		echo "setup: drivers and the screen of balun top are left out without them; to have all: sudo apt-get install ${missing[*]}"
 		exit 0
 	else
 		echo "setup: cannot install without root; run: sudo apt-get install ${missing[*]}"

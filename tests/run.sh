@@ -213,6 +213,7 @@ functional() { # what every kind of build runs
 	suite cli $((60 * slow)) tests/cli/run.sh
 	suite run $((400 * slow)) tests/cli/balun_run.sh
 	suite run/loss $((120 * slow)) tests/cli/balun_loss.sh
+	suite top $((120 * slow)) tests/cli/top.sh
 	suite fuzz-replay $((60 * slow)) tests/fuzz/replay.sh
 }
 

@@ -6,3 +6,4 @@ t help doctor
 t doctor --help
 t devices --help
 t demo --help
+t top --help

@@ -14,4 +14,11 @@ t demo --hammer 65
 t demo --hammer -1
 t demo a b
 t demo --engine none data/status
+t top --frobnicate
+t top -d
+t top -d 0
+t top -d soon
+t top everything
+t top -1
+t top 2147483647
 "$BUILD/balun" --version 2>&1 >/dev/full | grep -o "balun: standard output: .*"
