@@ -62,16 +62,11 @@ void fresh_forget(void)
 	asking = (pthread_mutex_t)PTHREAD_MUTEX_INITIALIZER;
 }
 
-void fresh_works(void)
-{
-	pid = getpid();
-	left = 0;
-	works = true;
-}
-
 void fresh_is_worker(void)
 {
 	inside = true;
+	pid = getpid();
+	__atomic_store_n(&works, run.shared->resident != 0, __ATOMIC_RELEASE);
 }
 
 uint32_t fresh_rest(uint64_t until)
@@ -127,7 +122,7 @@ static void fresh(const void *p, size_t len)
 {
 	int err = errno;
 
-	if (!works || inside)
+	if (!__atomic_load_n(&works, __ATOMIC_ACQUIRE) || inside)
 		return;
 	inside = true;
 	if (__atomic_fetch_sub(&left, len, __ATOMIC_SEQ_CST) < (int64_t)len)

@@ -152,11 +152,13 @@ static void *worker(void *arg)
 {
 	const struct run_shared *s = run.shared;
 	uint64_t now, keep = 0, chaos = 0, last = 0; /* when each is due */
-	int err = own_files();
 	uint32_t why = 0;
+	int err;
 
 	(void)arg;
+	/* first: with own_files() the program goes on */
 	fresh_is_worker();
+	err = own_files();
 	prctl(PR_SET_NAME, "balun-run");
 	if (err) {
 		slot_take();
@@ -186,8 +188,6 @@ static void *worker(void *arg)
 
 static void worker_start(void)
 {
-	if (run.shared->resident)
-		fresh_works();
 	if (run.shared->resident || run.shared->chaos)
 		own_start(worker);
 }

@@ -145,6 +145,50 @@ if "$balun" devices file >/dev/null 2>&1; then
 	for way in mmap small large; do
 		grow "grow $way, 4 threads" $most --device file:path=/dev/shm,size=512M -- "$grown" $way 160 4
 	done
+	# an allocator of the program's own, which maps its memory before anything else runs
+	cat >"$tmp/own.c" <<-'END'
+	#define _GNU_SOURCE
+	#include <stdio.h>
+	#include <stdlib.h>
+	#include <string.h>
+	#include <sys/mman.h>
+	static char *arena;
+	static size_t used;
+	void *malloc(size_t n)
+	{
+		n = (n + 31) & ~15UL;
+		if (!arena)
+			arena = mmap(NULL, 1UL << 30, PROT_READ | PROT_WRITE,
+				     MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+		*(size_t *)(arena + used) = n - 16;
+		used += n;
+		return arena + used - n + 16;
+	}
+	void free(void *p) { (void)p; }
+	void *calloc(size_t a, size_t b) { return malloc(a * b); }
+	void *realloc(void *p, size_t n)
+	{
+		size_t had = p ? ((size_t *)p)[-2] : 0;
+		return p ? memcpy(malloc(n), p, n < had ? n : had) : malloc(n);
+	}
+	int main(void)
+	{
+		char line[256], *p[200];
+		FILE *f = fopen("/proc/self/status", "r");
+		int i;
+		for (i = 0; i < 200; i++)
+			memset(p[i] = malloc(1 << 20), i, 1 << 20);
+		for (i = 0; i < 200; i++)
+			if (p[i][i] != (char)i)
+				return 1;
+		while (fgets(line, sizeof(line), f))
+			if (!strncmp(line, "VmHWM:", 6))
+				printf("%d\n", atoi(line + 6));
+		return 0;
+	}
+	END
+	gcc -O1 -fno-builtin-malloc -o "$tmp/own" "$tmp/own.c"
+	grow 'an allocator of its own' $most --device file:path=/dev/shm,size=512M -- "$tmp/own"
 	# no place left: then the limit cannot be kept, nothing waits, and it is said
 	for way in mmap small; do
 		grow "grow $way, full" 400000 --device file:path=/dev/shm,size=64M -- "$grown" $way 160 2
