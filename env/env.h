@@ -220,8 +220,17 @@ void env_stop(const char *point);
 #define env_barrier()		__atomic_thread_fence(__ATOMIC_SEQ_CST)
 #define env_likely(x)		__builtin_expect(!!(x), 1)
 #define env_unlikely(x)		__builtin_expect(!!(x), 0)
-#define ENV_MIN(a, b)		((a) < (b) ? (a) : (b))
-#define ENV_MAX(a, b)		((a) > (b) ? (a) : (b))
+/* each argument is evaluated once */
+#define ENV_MIN(a, b)                                                                              \
+	({                                                                                         \
+		__typeof__((a) < (b) ? (a) : (b)) min_a_ = (a), min_b_ = (b);                      \
+		min_a_ < min_b_ ? min_a_ : min_b_;                                                 \
+	})
+#define ENV_MAX(a, b)                                                                              \
+	({                                                                                         \
+		__typeof__((a) > (b) ? (a) : (b)) max_a_ = (a), max_b_ = (b);                      \
+		max_a_ > max_b_ ? max_a_ : max_b_;                                                 \
+	})
 
 /*
  * A lock in one word, for rare changes of what the whole process shares: 0, or 1 + the fork

@@ -383,9 +383,22 @@ static void test_owner_checked(void **state)
 }
 #endif
 
+/* one that other threads change must not be read twice: balun_query() went past its range */
+static void test_min_max(void **state)
+{
+	int calls = 0;
+
+	(void)state;
+	assert_int_equal(ENV_MIN(10, calls++), 0);
+	assert_int_equal(calls, 1);
+	assert_int_equal(ENV_MAX(calls++, -1), 1);
+	assert_int_equal(calls, 2);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_min_max),
 		cmocka_unit_test(test_alloc_zeroed_aligned_owned),
 		cmocka_unit_test(test_alloc_many),
 		cmocka_unit_test(test_fail_alloc),
