@@ -9,7 +9,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -31,15 +30,10 @@ struct far {
 struct outcome {
 	double ns;
 	uint64_t ops, sum;
-	double cpu_s; /* with its children */
+	double cpu_ns; /* of all threads, in the timed part */
 	uint64_t peak;
 	bool seen;
 };
-
-static double seconds(const struct timeval *tv)
-{
-	return tv->tv_sec + tv->tv_usec / 1e6;
-}
 
 /* the child: never returns */
 static void exec_work(struct bench_run *run, bool balun, bool cgroup, int out, int stats)
@@ -102,7 +96,7 @@ static int read_outcome(int out, struct outcome *ret)
 	unsigned long long ops, sum;
 
 	if (pread(out, text, sizeof(text) - 1, 0) < 0 ||
-	    sscanf(text, "%lf %llu %llu", &ret->ns, &ops, &sum) != 3 || !ops)
+	    sscanf(text, "%lf %llu %llu %lf", &ret->ns, &ops, &sum, &ret->cpu_ns) != 4 || !ops)
 		return -EIO;
 	ret->ops = ops;
 	ret->sum = sum;
@@ -113,7 +107,6 @@ static int run_work(struct bench_run *run, bool balun, bool cgroup, struct outco
 {
 	int out = memfd_create("balun-far", MFD_CLOEXEC), status = 0, err = 0;
 	int stats = memfd_create("balun-far-stats", MFD_CLOEXEC);
-	struct rusage usage;
 	pid_t pid;
 
 	if (out < 0 || stats < 0)
@@ -122,15 +115,13 @@ static int run_work(struct bench_run *run, bool balun, bool cgroup, struct outco
 	pid = fork();
 	if (!pid)
 		exec_work(run, balun, cgroup, out, stats);
-	if (pid < 0 || wait4(pid, &status, 0, &usage) != pid)
+	if (pid < 0 || waitpid(pid, &status, 0) != pid)
 		err = bench_fail(run, -ECHILD, "no process: %s", strerror(errno));
 	else if (!WIFEXITED(status) || WEXITSTATUS(status) || read_outcome(out, ret))
 		err = bench_fail(run, -EIO, "the program ended with status 0x%x%s", status,
 				 balun ? " under balun run" : "");
-	if (!err) {
-		ret->cpu_s = seconds(&usage.ru_utime) + seconds(&usage.ru_stime);
+	if (!err)
 		ret->peak = stat_number(stats, "peak");
-	}
 	close(out);
 	close(stats);
 	return err;
@@ -146,10 +137,10 @@ static void say(struct bench_run *run)
 {
 	snprintf(run->detail, sizeof(run->detail),
 		 "peak resident %.0f MiB of %.0f; host memory in all %.0f MiB, the kernel's %.0f; "
-		 "CPU "
-		 "%.1f s, %.1f",
+		 "CPU %.0f ns/op, %.0f",
 		 ours.peak / (double)MIB, RESIDENT / (double)MIB, our_host / (double)MIB,
-		 their_host / (double)MIB, ours.cpu_s, theirs.cpu_s);
+		 their_host / (double)MIB, ours.ops ? ours.cpu_ns / ours.ops : 0,
+		 theirs.ops ? theirs.cpu_ns / theirs.ops : 0);
 }
 
 /* the two must have computed the same */

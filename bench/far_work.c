@@ -1,14 +1,16 @@
 // SPDX-License-Identifier: GPL-2.0-only OR MIT
 /*
  * The program that the far benches run: one pattern over one mapping of ordinary memory. It knows
- * nothing of Balun. It prints the nanoseconds of the timed part, what it counts as one operation,
- * how many there were, and a sum over what it read, which must be the same however it is run.
+ * nothing of Balun. It prints the nanoseconds of the timed part, how many operations that were, a
+ * sum over what it read, which must be the same however it is run, and the nanoseconds of CPU time
+ * that the timed part took in all threads of the process, Balun's too.
  */
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 
 #include "bench/far.h"
 
@@ -308,11 +310,20 @@ static const struct pattern {
 	{ "idle", NULL, idle, false },
 };
 
+static double cpu_ns(void)
+{
+	struct rusage u;
+
+	getrusage(RUSAGE_SELF, &u);
+	return (u.ru_utime.tv_sec + u.ru_stime.tv_sec) * 1e9 +
+	       (u.ru_utime.tv_usec + u.ru_stime.tv_usec) * 1e3;
+}
+
 int far_work_main(const char *name, const char *bytes)
 {
 	struct work w = { .bytes = strtoull(bytes, NULL, 0), .seed = 1 };
 	const struct pattern *p = pattern;
-	double ns;
+	double ns, cpu;
 
 	while (p < pattern + sizeof(pattern) / sizeof(pattern[0]) && strcmp(p->name, name))
 		p++;
@@ -325,9 +336,12 @@ int far_work_main(const char *name, const char *bytes)
 		p->prepare(&w);
 	if (p->warm)
 		p->run(&w);
+	cpu = cpu_ns();
 	ns = bench_now_ns();
 	p->run(&w);
 	ns = bench_now_ns() - ns;
-	printf("%.0f %llu %llu\n", ns, (unsigned long long)w.ops, (unsigned long long)w.sum);
+	cpu = cpu_ns() - cpu;
+	printf("%.0f %llu %llu %.0f\n", ns, (unsigned long long)w.ops, (unsigned long long)w.sum,
+	       cpu);
 	return 0;
 }
