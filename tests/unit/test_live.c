@@ -242,29 +242,6 @@ static void not_in_the_way(void **state)
 	assert_int_equal(status, 0);
 }
 
-/* who cannot open anything any more can still end, and begin again later */
-static void no_descriptors(void **state)
-{
-	struct rlimit was, none;
-	struct env_live l = { 0 };
-
-	begin(&l, "x");
-	getrlimit(RLIMIT_NOFILE, &was);
-	none = (struct rlimit){ 0, was.rlim_max };
-	setrlimit(RLIMIT_NOFILE, &none);
-	env_live_end(&l);
-	env_live_begin(&l, fill, "y");
-	env_live_end(&l);
-	setrlimit(RLIMIT_NOFILE, &was);
-	/* the one that could not be told ends when somebody asks */
-	assert_int_equal(close(connect_to(name)), 0);
-	assert_int_equal(look(name, 0, &a), -1);
-	begin(&l, "z");
-	assert_int_equal(look(name, 0, &a), sizeof(a));
-	assert_string_equal(a.engine, "z");
-	env_live_end(&l);
-}
-
 /* ---- fork ---- */
 
 static void forks(void **state)
@@ -356,7 +333,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(answers),	  cmocka_unit_test(refuses),
 		cmocka_unit_test(users),	  cmocka_unit_test(not_in_the_way),
-		cmocka_unit_test(no_descriptors), cmocka_unit_test(forks),
+		cmocka_unit_test(forks),
 		cmocka_unit_test(hottest),
 	};
 
