@@ -16,10 +16,14 @@ static int check(const struct balun_space *sp, bool can)
 int balun_taken(struct balun_space *space, int64_t *ret_bytes)
 {
 	int err = check(space, space && space->engine->taken);
+	uint64_t cookie[8];
 
-	if (!err)
-		*ret_bytes = space->engine->taken(space->e);
-	return err;
+	if (err)
+		return err;
+	space->engine->enter(space->e, cookie);
+	*ret_bytes = space->engine->taken(space->e);
+	space->engine->leave(space->e, cookie);
+	return 0;
 }
 
 int balun_allow(struct balun_space *space, int64_t since, int64_t bytes)

@@ -94,9 +94,16 @@ bool allow_must_wait(struct uffd *u, uint32_t tid)
 	return now - ENV_MAX(u->starved_ns, u->more_ns) < HOLD_NS;
 }
 
+/* the lock: who was served may run before its page is counted */
 int64_t uffd_taken(void *e)
 {
-	return env_load_relaxed(&((struct uffd *)e)->taken);
+	struct uffd *u = e;
+	int64_t taken;
+
+	env_mutex_lock(&u->lock);
+	taken = u->taken;
+	env_mutex_unlock(&u->lock);
+	return taken;
 }
 
 void uffd_allow(void *e, int64_t since, int64_t bytes)

@@ -26,6 +26,8 @@
 #define SPIN_NS	      50000ULL
 #define SPIN_PATIENCE 4
 
+#define PENDING 64 /* faults that wait have room at first */
+
 /* faults that are held back are looked at again so often: those of a block that thrashes, and those
  * that wait until more RAM is allowed, which more_fd tells */
 static const struct timespec held_period = { .tv_nsec = 50000 };
@@ -197,17 +199,80 @@ static void on_event(struct uffd *u, const struct uffd_msg *m)
 	}
 }
 
+static void drop_pending(struct uffd *u, unsigned int i)
+{
+	memmove(u->pending + i, u->pending + i + 1, (--u->npending - i) * sizeof(*u->pending));
+	if (i < u->nheld)
+		u->nheld--;
+}
+
+/*
+ * Room for one more fault that waits. The kernel gives events out only behind all faults, and while
+ * there is an event every ioctl fails: as many faults as there are threads must find room. Without
+ * memory the oldest is let go: its thread touches again.
+ */
+static void make_room(struct uffd *u)
+{
+	unsigned int room = 2 * u->pending_room;
+	struct uffd_msg *more;
+
+	if (u->npending < u->pending_room)
+		return;
+	more = env_alloc(room * sizeof(*more));
+	if (more) {
+		memcpy(more, u->pending, u->npending * sizeof(*more));
+		env_free(u->pending);
+		u->pending = more;
+		u->pending_room = room;
+	} else {
+		uffd_wake(u, u->pending[0].arg.pagefault.address & ~(PAGE - 1), PAGE);
+		drop_pending(u, 0);
+	}
+}
+
+/* the index of the fault that the thread waits for; u->npending: none is known */
+static unsigned int find_pending(const struct uffd *u, const struct uffd_msg *m)
+{
+	uint32_t tid = m->arg.pagefault.feat.ptid; /* 0: the kernel does not say */
+	unsigned int i = tid ? 0 : u->npending;
+
+	while (i < u->npending && u->pending[i].arg.pagefault.feat.ptid != tid)
+		i++;
+	return i;
+}
+
+/* a thread waits for one page: from the one before it was woken */
+static void queue_fault(struct uffd *u, const struct uffd_msg *m)
+{
+	unsigned int i = find_pending(u, m);
+
+	if (i < u->npending)
+		drop_pending(u, i);
+	u->pending[u->npending++] = *m;
+}
+
+/* the fault that was just looked at waits on, unless its thread has come with another one */
+static void hold_fault(struct uffd *u, const struct uffd_msg *m)
+{
+	if (find_pending(u, m) < u->npending)
+		return;
+	make_room(u);
+	memmove(u->pending + u->nheld + 1, u->pending + u->nheld,
+		(u->npending++ - u->nheld) * sizeof(*m));
+	u->pending[u->nheld++] = *m;
+}
+
 /* reads once: events are handled, faults queued. Lock held. Returns whether anything came. */
 static bool read_some(struct uffd *u)
 {
 	struct uffd_msg msg;
 
+	make_room(u);
 	/* one at a time: an event must be handled before the next caller is let go */
-	if (u->npending == sizeof(u->pending) / sizeof(u->pending[0]) ||
-	    read(u->caps.fd, &msg, sizeof(msg)) != sizeof(msg))
+	if (read(u->caps.fd, &msg, sizeof(msg)) != sizeof(msg))
 		return false;
 	if (msg.event == UFFD_EVENT_PAGEFAULT) {
-		u->pending[u->npending++] = msg;
+		queue_fault(u, &msg);
 	} else {
 		ENV_STOP("reader-read");
 		on_event(u, &msg);
@@ -268,14 +333,13 @@ static int serve_hole(struct uffd *u, uint64_t va)
 
 /*
  * Does serving the fault take RAM that is not allowed? What is in a device that is made of RAM
- * takes none, and Balun's own memory does not wait. Not with every place of u->pending taken:
- * events come behind faults, and pages can leave only when events are read.
+ * takes none, and Balun's own memory does not wait.
  */
 static bool starves(struct uffd *u, uint64_t va, const struct softpt_run *r, uint32_t tid)
 {
 	if (r->away ? uffd_is_host(u, SOFTPT_DEV(r->place)) : env_owns(va, PAGE))
 		return false;
-	return u->npending < sizeof(u->pending) / sizeof(u->pending[0]) && allow_must_wait(u, tid);
+	return allow_must_wait(u, tid);
 }
 
 /* 0: done; -EAGAIN: once more, an event was in the way or the page has changed its state; -EBUSY:
@@ -342,13 +406,14 @@ static int serve_fault(struct uffd *u, uint64_t va, const struct uffd_msg *m)
 static const struct timespec *serve_pending(struct uffd *u)
 {
 	const struct timespec *again = NULL;
-	unsigned int i = 0;
 
-	while (i < u->npending) {
-		struct uffd_msg m = u->pending[i];
+	u->nheld = 0;
+	while (u->nheld < u->npending) {
+		struct uffd_msg m = u->pending[u->nheld];
 		uint64_t va = m.arg.pagefault.address & ~(PAGE - 1);
 		int err;
 
+		drop_pending(u, u->nheld); /* serving it reads on */
 		do {
 			err = serve_fault(u, va, &m);
 			if (err == -EAGAIN)
@@ -357,11 +422,8 @@ static const struct timespec *serve_pending(struct uffd *u)
 		if (err == -EBUSY || err == -ENOSPC) {
 			if (err == -EBUSY || !again)
 				again = err == -EBUSY ? &held_period : &starved_period;
-			i++;
-			continue;
+			hold_fault(u, &m);
 		}
-		memmove(u->pending + i, u->pending + i + 1, (u->npending - i - 1) * sizeof(m));
-		u->npending--;
 	}
 	return again;
 }
@@ -440,12 +502,17 @@ int uffd_reader_start(struct uffd *u)
 	u->stop_fd = eventfd(0, EFD_CLOEXEC);
 	u->more_fd = eventfd(0, EFD_CLOEXEC);
 	err = u->stop_fd < 0 || u->more_fd < 0 ? -errno : 0;
+	u->pending_room = PENDING;
+	u->pending = env_alloc(PENDING * sizeof(*u->pending));
+	if (!err && !u->pending)
+		err = -ENOMEM;
 	if (!err)
 		err = near_start(u);
 	if (!err)
 		err = env_thread_create(&u->reader, "balun-uffd", reader_main, u);
 	if (err) {
 		near_stop(u);
+		env_free(u->pending);
 		close(u->stop_fd);
 		close(u->more_fd);
 		return err;
@@ -465,6 +532,7 @@ void uffd_reader_stop(struct uffd *u)
 		env_die("eventfd", __FILE__, __LINE__);
 	env_thread_join(u->reader);
 	near_stop(u);
+	env_free(u->pending);
 	close(u->stop_fd);
 	close(u->more_fd);
 }

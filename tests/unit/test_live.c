@@ -203,20 +203,52 @@ static unsigned int count_in(const char *dir)
 	return n;
 }
 
+/* threads that answer, in state @state, or in any (0) */
+static unsigned int answering(char state)
+{
+	DIR *d = opendir("/proc/self/task");
+	struct dirent *e;
+	unsigned int n = 0;
+
+	assert_non_null(d);
+	while ((e = readdir(d))) {
+		char path[300], text[100] = "", is = 0;
+		FILE *f;
+
+		snprintf(path, sizeof(path), "/proc/self/task/%s/stat", e->d_name);
+		f = fopen(path, "r");
+		if (f && fgets(text, sizeof(text), f))
+			sscanf(text, "%*d (balun-live) %c", &is);
+		if (f)
+			fclose(f);
+		n += is && (!state || is == state);
+	}
+	closedir(d);
+	return n;
+}
+
+/* a thread that is joined is in the kernel's list a bit longer */
+static void none_answers(void)
+{
+	while (answering(0))
+		env_yield();
+}
+
 static void not_in_the_way(void **state)
 {
-	unsigned int fds = count_in("/proc/self/fd"), threads = count_in("/proc/self/task");
+	unsigned int fds, threads;
 	struct env_live l = { 0 };
 	int fd, status;
 	pid_t pid;
 
+	none_answers();
+	fds = count_in("/proc/self/fd");
+	threads = count_in("/proc/self/task");
 	begin(&l, "x");
 	assert_int_equal(count_in("/proc/self/fd"), fds);
 	assert_int_equal(count_in("/proc/self/task"), threads + 1);
 	env_live_end(&l);
-	while (count_in("/proc/self/task") !=
-	       threads) /* joined, but the kernel has it a bit longer */
-		env_yield();
+	none_answers();
 
 	/* what daemons do: in a child, for cmocka's sake */
 	pid = fork();
@@ -240,6 +272,32 @@ static void not_in_the_way(void **state)
 	}
 	waitpid(pid, &status, 0);
 	assert_int_equal(status, 0);
+}
+
+/* who cannot open anything any more can still end, and begin again later */
+static void no_descriptors(void **state)
+{
+	struct rlimit was, none;
+	struct env_live l = { 0 };
+
+	none_answers();
+	begin(&l, "x");
+	while (!answering('S')) /* in accept(): before that it would end itself */
+		env_yield();
+	getrlimit(RLIMIT_NOFILE, &was);
+	none = (struct rlimit){ 0, was.rlim_max };
+	setrlimit(RLIMIT_NOFILE, &none);
+	env_live_end(&l);
+	env_live_begin(&l, fill, "y");
+	env_live_end(&l);
+	setrlimit(RLIMIT_NOFILE, &was);
+	/* the one that could not be told ends when somebody asks */
+	assert_int_equal(close(connect_to(name)), 0);
+	assert_int_equal(look(name, 0, &a), -1);
+	begin(&l, "z");
+	assert_int_equal(look(name, 0, &a), sizeof(a));
+	assert_string_equal(a.engine, "z");
+	env_live_end(&l);
 }
 
 /* ---- fork ---- */
@@ -333,7 +391,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(answers),	  cmocka_unit_test(refuses),
 		cmocka_unit_test(users),	  cmocka_unit_test(not_in_the_way),
-		cmocka_unit_test(forks),
+		cmocka_unit_test(no_descriptors), cmocka_unit_test(forks),
 		cmocka_unit_test(hottest),
 	};
 
