@@ -5,8 +5,9 @@
  * library makes the system calls itself. (Not seen: raw system calls, and allocators inside the
  * program that make them.)
  *
- * While the program cannot reach the limit this counts. When it can from now on, the caller waits
- * for the worker, who watches all; after that what is new is watched at once.
+ * While the program cannot reach the limit this counts, from the first allocation on: a look may
+ * come late where all processors are busy. When it can from now on, the caller waits for the
+ * worker, who watches all; after that what is new is watched at once.
  */
 #undef _FILE_OFFSET_BITS /* mmap() and mmap64() are both here */
 #include <dlfcn.h>
@@ -37,7 +38,6 @@ extern char *__curbrk __attribute__((weak));
 static int64_t left; /* bytes that may be mapped before the worker must look */
 static bool works;   /* there is a worker, in this process: */
 static int pid;
-static bool counts;	     /* small allocations are looked at, too */
 static __thread bool inside; /* calls of our own */
 static char *seen_brk;
 
@@ -56,7 +56,7 @@ static long futex(uint32_t *word, int op, uint32_t val, const struct timespec *t
 
 void fresh_forget(void)
 {
-	works = counts = false;
+	works = false;
 	posted = fresh_word = 0;
 	seen_brk = NULL;
 	asking = (pthread_mutex_t)PTHREAD_MUTEX_INITIALIZER;
@@ -87,9 +87,8 @@ bool fresh_asked(const void **ret_p, size_t *ret_len)
 	return true;
 }
 
-void fresh_looked(bool asked, int64_t may, bool near)
+void fresh_looked(bool asked, int64_t may)
 {
-	__atomic_store_n(&counts, near, __ATOMIC_RELAXED);
 	__atomic_store_n(&left, may, __ATOMIC_SEQ_CST);
 	if (!asked)
 		return;
@@ -239,7 +238,7 @@ static int first_posix(void **ret, size_t align, size_t size)
 
 static bool counting(void)
 {
-	return __builtin_expect(__atomic_load_n(&counts, __ATOMIC_RELAXED), 0);
+	return __builtin_expect(__atomic_load_n(&works, __ATOMIC_RELAXED), 0);
 }
 
 EXPORT void *malloc(size_t size)

@@ -154,16 +154,16 @@ uint64_t keep_look(uint32_t why)
 	/* with a rest, so that not every other call of the program's must wait for a look */
 	if (mapped + slack / 2 <= limit) {
 		press_off();
-		fresh_looked(asked, limit - mapped, mapped > limit / 2);
+		fresh_looked(asked, limit - mapped);
 		return soon(limit - mapped);
 	}
 	if (run_begin()) {
-		fresh_looked(asked, INT64_MAX, false);
+		fresh_looked(asked, INT64_MAX);
 		return LOOK_FAR_NS;
 	}
 	if (press_is_on() && asked) {
 		balun_watch(run.space, fresh, len);
-		fresh_looked(true, 0, true);
+		fresh_looked(true, 0);
 		asked = false;
 	}
 	balun_taken(run.space, &since);
@@ -176,7 +176,7 @@ uint64_t keep_look(uint32_t why)
 		u = seen;
 	}
 	press_note(since, resident, area, known ? 0 : nareas);
-	fresh_looked(asked, 0, true);
+	fresh_looked(asked, 0);
 	stuck = resident > limit - slack && !take_out(resident - limit + 2 * slack);
 	if (stuck && known) { /* is it so? */
 		seen_ns = 0;

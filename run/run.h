@@ -132,9 +132,8 @@ extern uint32_t fresh_word;
 uint32_t fresh_rest(uint64_t until);
 /* what a thread has got that waits for a look; false: none does */
 bool fresh_asked(const void **ret_p, size_t *ret_len);
-/* it has looked, for the thread that had asked; so much may be mapped until it must again. @near:
- * small allocations count, too */
-void fresh_looked(bool asked, int64_t may, bool near);
+/* it has looked, for the thread that had asked; so much may be mapped until it must again */
+void fresh_looked(bool asked, int64_t may);
 
 /* ---- own.c ---- */
 /* begins it on a thread, and goes on when that has called own_files() */
