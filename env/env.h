@@ -30,7 +30,7 @@
 void *env_alloc(size_t size);
 void env_free(void *p);
 /* page-aligned, from 2 MiB up aligned to that; zero-filled on first touch, not populated;
- * env_pages_free needs the same size */
+ * env_pages_free needs the same size. The page on either side of it faults in user space */
 void *env_pages_alloc(size_t bytes);
 void env_pages_free(void *p, size_t bytes);
 /* the same, of memory that devices address too (BALUN_CAP_COHERENT) where there is any left; an

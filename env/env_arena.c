@@ -117,10 +117,19 @@ static void raw_munmap(void *p, size_t len)
 	syscall(SYS_munmap, p, len);
 }
 
-/* @align is a power of two, at least a page */
-static void *map_aligned(size_t len, size_t align)
+static void unmap_guarded(void *p, size_t len)
 {
-	size_t slack = align - PAGE;
+	raw_munmap((char *)p - PAGE, len + 2 * PAGE);
+}
+
+/*
+ * @align is a power of two, at least a page. A page that nobody may touch on either side: without
+ * it the kernel would make one mapping of ours and the program's next to it, and who reads
+ * /proc/PID/maps take one for the other.
+ */
+static void *map_guarded(size_t len, size_t align)
+{
+	size_t slack = align + PAGE;
 	char *p, *a;
 
 	if (len > SIZE_MAX / 2)
@@ -128,11 +137,15 @@ static void *map_aligned(size_t len, size_t align)
 	p = raw_mmap(len + slack);
 	if (!p)
 		return NULL;
-	a = (char *)(((uintptr_t)p + slack) & ~(align - 1));
-	raw_munmap(p, a - p);
-	raw_munmap(a + len, p + slack - a);
-	/* a name in /proc/PID/maps; also keeps the mapping from merging with the program's */
-	prctl(PR_SET_VMA, PR_SET_VMA_ANON_NAME, a, len, "balun");
+	a = (char *)(((uintptr_t)p + align) & ~(align - 1));
+	raw_munmap(p, a - PAGE - p);
+	raw_munmap(a + len + PAGE, p + slack - PAGE - a);
+	if (syscall(SYS_mprotect, a - PAGE, PAGE, PROT_NONE) ||
+	    syscall(SYS_mprotect, a + len, PAGE, PROT_NONE)) {
+		unmap_guarded(a, len); /* too many mappings */
+		return NULL;
+	}
+	prctl(PR_SET_VMA, PR_SET_VMA_ANON_NAME, a, len, "balun"); /* in /proc/PID/maps */
 	return a;
 }
 
@@ -290,8 +303,8 @@ static void fork_child(void)
 static void arena_init(void)
 {
 	size_t len = MAX_REGIONS * sizeof(struct region);
-	struct region *r = raw_mmap(2 * len);
-	void *here = raw_mmap(PAGE);
+	struct region *r = map_guarded(2 * len, PAGE);
+	void *here = map_guarded(PAGE, PAGE);
 
 	arena_reset();
 	pthread_atfork(NULL, NULL, fork_child);
@@ -348,12 +361,12 @@ static unsigned int class_of(size_t size, size_t *ret_size)
 
 static void *map_owned(size_t len, size_t align)
 {
-	void *p = map_aligned(len, align);
+	void *p = map_guarded(len, align);
 
 	if (!p)
 		return NULL;
 	if (region_add(p, len)) {
-		raw_munmap(p, len);
+		unmap_guarded(p, len);
 		return NULL;
 	}
 	return p;
@@ -520,7 +533,7 @@ static void large_free(struct slab *s)
 	leak_root(s, len, false);
 	/* not owned any more before the address can be anyone else's */
 	region_remove(s, len);
-	raw_munmap(s, len);
+	unmap_guarded(s, len);
 }
 
 /* ---- the interface ---- */
@@ -607,5 +620,5 @@ void env_pages_free(void *p, size_t bytes)
 	arena_lock();
 	region_remove(p, len);
 	pthread_mutex_unlock(&lock);
-	raw_munmap(p, len);
+	unmap_guarded(p, len);
 }

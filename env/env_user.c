@@ -15,14 +15,12 @@
 #include <semaphore.h>
 #include <signal.h>
 #include <stdlib.h>
-#include <sys/mman.h>
 #include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
 
 #include "env/env_priv.h"
 
-#define PAGE	    4096UL
 #define NS_PER_S    1000000000ULL
 #define NAME_BYTES  16 /* the kernel's limit */
 #define MAX_CPUS    1024
@@ -184,8 +182,7 @@ static int thread_start(struct env_thread *t)
 	err = pthread_attr_init(&attr);
 	if (err)
 		return -err;
-	/* the lowest page is the guard */
-	err = pthread_attr_setstack(&attr, (char *)t->stack + PAGE, STACK_BYTES - PAGE);
+	err = pthread_attr_setstack(&attr, t->stack, STACK_BYTES);
 	if (!err) {
 		sigfillset(&all);
 		pthread_sigmask(SIG_SETMASK, &all, &old);
@@ -213,10 +210,6 @@ int env_thread_create(struct env_thread **ret_t, const char *name, void (*fn)(vo
 	if (!t->stack) {
 		err = -ENOMEM;
 		goto err_free_thread;
-	}
-	if (mprotect(t->stack, PAGE, PROT_NONE)) {
-		err = -errno;
-		goto err_free_stack;
 	}
 	err = thread_start(t);
 	if (err)
