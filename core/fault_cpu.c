@@ -82,6 +82,7 @@ bool core_cpu_ahead(struct balun_space *sp)
 		env_store_relaxed(&sp->ahead_blocks, 0);
 		return false;
 	}
+	ENV_STOP("move-ahead");
 	core_move_block(sp, &mv, &c);
 	mv.va += BALUN_BLOCK_SIZE;
 	env_store_relaxed(&sp->ahead_va, mv.va);

@@ -488,10 +488,11 @@ static void reader_main(void *arg)
 		do {
 			uffd_drain_events(u);
 			held = serve_pending(u);
-			while (!held && !near_is_bound(u) && !message_waits(u) &&
+			/* what this reads, for an event was in its way, waits to be served */
+			while (!held && !u->npending && !near_is_bound(u) && !message_waits(u) &&
 			       !allow_is_out(u) && core_cpu_ahead(u->space))
 				;
-		} while (!held && spin(u));
+		} while (!held && (u->npending || spin(u)));
 	}
 }
 

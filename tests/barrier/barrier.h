@@ -128,5 +128,6 @@ void reader_cells(void);
 void huge_cells(void);
 void thread_cells(void);
 void evict_cells(void);
+void ahead_cells(void);
 
 #endif
