@@ -142,8 +142,7 @@ if "$balun" devices file >/dev/null 2>&1; then
 		grow "grow $way" $most --device file:path=/dev/shm,size=512M -- "$grown" $way 160
 		is "grow $way: not full" False "$(full)"
 	done
-	# not small, which has been seen to pass the limit with several threads: balun(1) says so
-	for way in mmap large; do
+	for way in mmap small large; do
 		grow "grow $way, 4 threads" $most --device file:path=/dev/shm,size=512M -- "$grown" $way 160 4
 	done
 	# an allocator of the program's own, which maps its memory before anything else runs
@@ -191,7 +190,7 @@ if "$balun" devices file >/dev/null 2>&1; then
 	gcc -O1 -fno-builtin-malloc -o "$tmp/own" "$tmp/own.c"
 	grow 'an allocator of its own' $most --device file:path=/dev/shm,size=512M -- "$tmp/own"
 	# no place left: then the limit cannot be kept, nothing waits, and it is said
-	for way in mmap; do
+	for way in mmap small; do
 		grow "grow $way, full" 400000 --device file:path=/dev/shm,size=64M -- "$grown" $way 160 2
 		is "grow $way: full" True "$(full)"
 	done
