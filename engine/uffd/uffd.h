@@ -203,7 +203,7 @@ struct uffd {
 	int more_fd;
 	unsigned int handling; /* events read, not yet finished */
 	/* the reader's own */
-	struct uffd_msg *pending; /* faults that wait to be served */
+	struct uffd_msg *pending;		    /* faults that wait to be served */
 	unsigned int npending, pending_room, nheld; /* nheld: those at the front were looked at */
 	unsigned int spins, spins_in_vain;
 	uint64_t installed_va, installed_len; /* by the last commit on the reader */

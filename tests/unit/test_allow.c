@@ -52,7 +52,8 @@ static char *map(size_t len)
 	if (!space)
 		skip();
 	if (!next)
-		next = mmap(NULL, ROOM, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+		next = mmap(NULL, ROOM, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1,
+			    0);
 	p = mmap(next, len, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0);
 	assert_true(next != MAP_FAILED && p != MAP_FAILED);
 	next += len;
