@@ -168,6 +168,7 @@ struct core_move {
 	bool force;		/* pins do not hold (CPU fault, teardown, quiesce) */
 	bool hold;		/* of coherent memory: the program does not map them (ATOMIC) */
 	const uint64_t *demand; /* pages that were asked for; others count as prefetch. NULL: all */
+	uint64_t begun_ns;	/* set by core_move_block() */
 	unsigned int page;	/* in: a page of interest; */
 	uint8_t page_status;	/* out: what became of it (enum engine_status) */
 	uint8_t page_dev;	/* out: the device it was on when it was taken, or 0 */

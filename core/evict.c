@@ -211,6 +211,9 @@ int core_evict(struct balun_device *dev, uint64_t bytes, uint64_t keep_va, uint6
 		failed |= c.failed > 0;
 		if (c.moved) {
 			freed += c.moved << BALUN_PAGE_SHIFT;
+			if (ENV_PROBE_ON(evict))
+				env_probe_evict(mv.va, c.moved << BALUN_PAGE_SHIFT, dev->id, mv.dst,
+						mv.begun_ns);
 			core_count(&sp->stats.evictions, 1);
 		} else if (mv.dst && c.nomem) {
 			break; /* full as well */

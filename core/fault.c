@@ -350,10 +350,10 @@ static int fault_block(struct fault *f)
 	return f->access == BALUN_ACCESS_PREFETCH && err != -ENODEV ? 0 : err;
 }
 
-int core_device_fault(struct balun_device *dev, uint64_t va, uint64_t len, uint32_t access)
+static int device_fault(struct balun_device *dev, uint64_t va, uint64_t len, uint32_t access,
+			uint64_t t0)
 {
 	struct balun_space *sp = dev->space;
-	uint64_t t0 = env_now_ns();
 	uint64_t end = (va + len + BALUN_PAGE_SIZE - 1) & ~(BALUN_PAGE_SIZE - 1);
 	struct fault f = { .sp = sp, .dev = dev, .access = access, .deadline = t0 + CORE_FAULT_NS };
 	int err = 0;
@@ -375,5 +375,15 @@ int core_device_fault(struct balun_device *dev, uint64_t va, uint64_t len, uint3
 	}
 	core_work_put(sp, f.w);
 	core_hist_add(&sp->stats.device_fault, env_now_ns() - t0);
+	return err;
+}
+
+int core_device_fault(struct balun_device *dev, uint64_t va, uint64_t len, uint32_t access)
+{
+	uint64_t t0 = env_now_ns();
+	int err = device_fault(dev, va, len, access, t0);
+
+	if (ENV_PROBE_ON(fault))
+		env_probe_fault(va, len, dev->id, access, err, t0);
 	return err;
 }

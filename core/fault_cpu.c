@@ -137,9 +137,9 @@ static int ask_by_runs(struct balun_space *sp, struct core_work *w, uint64_t blo
 	return 0;
 }
 
-int core_cpu_fault(struct balun_space *sp, uint64_t va, bool write)
+static int cpu_fault(struct balun_space *sp, uint64_t va, bool write)
 {
-	uint64_t t0 = env_now_ns(), block = va & ~(BALUN_BLOCK_SIZE - 1);
+	uint64_t block = va & ~(BALUN_BLOCK_SIZE - 1);
 	unsigned int page = (va - block) >> BALUN_PAGE_SHIFT;
 	struct core_move mv = {
 		.va = block, .cause = BALUN_CAUSE_CPU_FAULT, .force = true, .page = page
@@ -150,8 +150,6 @@ int core_cpu_fault(struct balun_space *sp, uint64_t va, bool write)
 	bool company;
 	int err;
 
-	if (core_thrash_hold(sp, block))
-		return -EAGAIN;
 	core_count(&sp->stats.cpu_faults, 1);
 	w = core_work_get(sp);
 	if (!w)
@@ -183,6 +181,20 @@ int core_cpu_fault(struct balun_space *sp, uint64_t va, bool write)
 		err = home_alone(sp, block, page);
 	else if (!err && mv.page_status == PAGE_BUSY)
 		err = -EBUSY;
+	return err;
+}
+
+int core_cpu_fault(struct balun_space *sp, uint64_t va, bool write)
+{
+	uint64_t t0 = env_now_ns();
+	int err;
+
+	if (core_thrash_hold(sp, va & ~(BALUN_BLOCK_SIZE - 1)))
+		return -EAGAIN;
+	err = cpu_fault(sp, va, write);
+	if (ENV_PROBE_ON(fault))
+		env_probe_fault(va & ~(BALUN_PAGE_SIZE - 1), BALUN_PAGE_SIZE, 0, write, err, t0);
+	/* last: what is counted as served is in the trace */
 	core_hist_add(&sp->stats.cpu_fault, env_now_ns() - t0);
 	return err;
 }

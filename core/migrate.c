@@ -209,6 +209,28 @@ static void piece_stats(struct balun_space *sp, const struct core_move *mv,
 		core_count(&sp->stats.moved_bytes, (uint64_t)moved << BALUN_PAGE_SHIFT);
 }
 
+/* what piece_stats() counts, for who traces: a run for each cause */
+static void piece_probe(const struct core_move *mv, const struct engine_batch *b,
+			const struct engine_piece *p)
+{
+	unsigned int i = p->first, end = p->first + p->npages, to;
+	unsigned int from = p->src_kind == BALUN_KIND_LOCAL ? p->src_dev : 0;
+
+	for (; i < end; i = to) {
+		bool ahead = mv->demand && !env_bit(mv->demand, i);
+
+		to = engine_status_end(b, i, end);
+		if (mv->demand)
+			to = ENV_MIN(to, env_bits_next(mv->demand, i, ahead));
+		if (b->status[i] != PAGE_MOVED)
+			continue;
+		env_probe_migrate(b->va + ((uint64_t)i << BALUN_PAGE_SHIFT),
+				  (uint64_t)(to - i) << BALUN_PAGE_SHIFT,
+				  ahead ? BALUN_CAUSE_PREFETCH : mv->cause, from, mv->dst,
+				  mv->begun_ns);
+	}
+}
+
 /* collect, copy, commit; places are there */
 static void move_pages(struct balun_space *sp, struct core_work *w, struct core_move *mv)
 {
@@ -303,6 +325,9 @@ static unsigned int settle(struct balun_space *sp, struct core_work *w, const st
 	for (i = 0; i < w->b.npieces; i++) {
 		if (w->b.piece[i].src_kind == BALUN_KIND_LOCAL)
 			free_origins(sp, &w->b, &w->b.piece[i]);
+		/* first: what is counted is in the trace */
+		if (ENV_PROBE_ON(migrate))
+			piece_probe(mv, &w->b, &w->b.piece[i]);
 		piece_stats(sp, mv, &w->b, &w->b.piece[i]);
 	}
 	if (dst && moved)
@@ -318,11 +343,11 @@ int core_move_block(struct balun_space *sp, struct core_move *mv, struct balun_c
 {
 	struct balun_device *dst;
 	struct core_work *w;
-	uint64_t t0 = env_now_ns();
 	env_bits asked, placed;
 	unsigned int epoch, n;
 	int err;
 
+	mv->begun_ns = env_now_ns();
 	mv->page_status = PAGE_BUSY;
 	mv->page_dev = 0;
 	err = move_begin(sp, mv->dst, &epoch, &dst);
@@ -354,8 +379,8 @@ int core_move_block(struct balun_space *sp, struct core_move *mv, struct balun_c
 	if (n) {
 		uint64_t now = env_now_ns();
 
-		core_hist_add(&sp->stats.migrate, now - t0);
-		core_count(&sp->stats.migrate_ns, now - t0);
+		core_hist_add(&sp->stats.migrate, now - mv->begun_ns);
+		core_count(&sp->stats.migrate_ns, now - mv->begun_ns);
 		env_live_moved(mv->va, (uint64_t)n << BALUN_PAGE_SHIFT, now);
 	}
 	core_work_put(sp, w);

@@ -125,6 +125,8 @@ void core_invalidate_begin(struct balun_space *sp, uint64_t va, uint64_t len,
 {
 	uint64_t n = blocks_of(va, len), i;
 
+	if (ENV_PROBE_ON(invalidate))
+		env_probe_invalidate(va, len, cause);
 	if (cause == BALUN_CAUSE_INVALIDATE)
 		core_count(&sp->stats.invalidations, 1);
 	if (n >= CORE_STRIPES) {
@@ -169,6 +171,8 @@ void core_invalidate_now(struct balun_space *sp, uint64_t va, uint64_t len)
 {
 	uint64_t n = ENV_MIN(blocks_of(va, len), (uint64_t)CORE_STRIPES), i;
 
+	if (ENV_PROBE_ON(invalidate))
+		env_probe_invalidate(va, len, BALUN_CAUSE_INVALIDATE);
 	core_count(&sp->stats.invalidations, 1);
 	for (i = 0; i < n; i++) {
 		uint64_t base = (va & ~(BALUN_BLOCK_SIZE - 1)) + (i << BALUN_BLOCK_SHIFT);

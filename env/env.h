@@ -106,7 +106,7 @@ void env_mutex_unlock(struct env_mutex *m);
 void env_assert_held(struct env_mutex *m);
 
 /* condition: env_cond_wait returns false when @timeout_ns passed (ENV_FOREVER: never) */
-#define ENV_FOREVER   UINT64_MAX
+#define ENV_FOREVER	   UINT64_MAX
 struct env_cond {
 	union {
 		pthread_cond_t c;
@@ -134,7 +134,7 @@ static inline bool env_killed(void)
 	return false;
 }
 /* a wait for what may take long looks so often */
-#define ENV_KILLED_NS ENV_FOREVER
+#define ENV_KILLED_NS	   ENV_FOREVER
 
 uint64_t env_now_ns(void);
 void env_sleep_ns(uint64_t ns); /* for injected delays and throttling only */
@@ -185,6 +185,35 @@ struct env_live {
 void env_live_begin(struct env_live *l, void (*fill)(void *arg, struct balun_live *ret), void *arg);
 void env_live_end(struct env_live *l);
 void env_live_moved(uint64_t va, uint64_t bytes, uint64_t now_ns);
+
+/*
+ * Probes: what happens and why, for who traces the process: USDT (provider balun, where sys/sdt.h
+ * was there), and a ring that is asked for (include/balun/live.h). In the kernel there are none.
+ * One that nobody listens to is a load and a branch: if (ENV_PROBE_ON(NAME)) env_probe_NAME(...);
+ * @from, @to: device ids, 0 is system memory, or a CPU; @begun_ns: env_now_ns() when it began.
+ */
+struct env_probe {
+	union {
+		uint32_t any;
+		struct {
+			uint16_t usdt, ring; /* usdt: others count there, for the kernel does */
+		};
+	};
+};
+extern struct env_probe balun_fault_semaphore, balun_migrate_semaphore, balun_evict_semaphore,
+	balun_invalidate_semaphore;
+#define ENV_PROBE_ON(name) env_unlikely(env_load_relaxed(&balun_##name##_semaphore.any))
+/* device @by (0: a CPU) touched memory that was away, and that was dealt with: 0 or -errno */
+void env_probe_fault(uint64_t va, uint64_t len, unsigned int by, unsigned int access, int err,
+		     uint64_t begun_ns);
+/* pages have moved */
+void env_probe_migrate(uint64_t va, uint64_t len, unsigned int cause, unsigned int from,
+		       unsigned int to, uint64_t begun_ns);
+/* pages of a block, @len bytes of them, went because device @from needs room or was asked to */
+void env_probe_evict(uint64_t va, uint64_t len, unsigned int from, unsigned int to,
+		     uint64_t begun_ns);
+/* devices forget a range */
+void env_probe_invalidate(uint64_t va, uint64_t len, unsigned int cause);
 
 #define env_assert(cond)                                                                           \
 	do {                                                                                       \

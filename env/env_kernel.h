@@ -184,6 +184,24 @@ static inline void env_live_moved(u64 va, u64 bytes, u64 now_ns)
 {
 }
 
+/* no probes: ftrace has the functions */
+#define ENV_PROBE_ON(name) false
+static inline void env_probe_fault(u64 va, u64 len, unsigned int by, unsigned int access, int err,
+				   u64 begun_ns)
+{
+}
+static inline void env_probe_migrate(u64 va, u64 len, unsigned int cause, unsigned int from,
+				     unsigned int to, u64 begun_ns)
+{
+}
+static inline void env_probe_evict(u64 va, u64 len, unsigned int from, unsigned int to,
+				   u64 begun_ns)
+{
+}
+static inline void env_probe_invalidate(u64 va, u64 len, unsigned int cause)
+{
+}
+
 #define env_assert(cond)                                                                           \
 	do {                                                                                       \
 		if (unlikely(!(cond)))                                                             \

@@ -15,6 +15,7 @@
  * pages. It is a hint, and all accesses are relaxed.
  */
 #include <linux/close_range.h>
+#include <poll.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -22,7 +23,7 @@
 #include <sys/un.h>
 #include <unistd.h>
 
-#include "balun/live.h"
+#include "env/env_live.h"
 #include "env/env_priv.h"
 
 #define CLIENT_MS 1000 /* who asks and then does not go on is given up */
@@ -39,7 +40,8 @@ struct server {
 	bool ended;
 	struct sockaddr_un name;
 	socklen_t name_len;
-	struct balun_live answer; /* the thread's */
+	struct balun_live answer; /* the thread's, and */
+	struct env_trace trace;
 };
 
 /* @word: env_word_lock(); of the others */
@@ -152,7 +154,8 @@ static bool may_look(uid_t uid)
 	return !uid || (uid == geteuid() && prctl(PR_GET_DUMPABLE) == 1);
 }
 
-static int answer_to(struct server *s, int fd, const struct balun_live_ask *q, ssize_t len)
+static int answer_to(struct server *s, int fd, const struct balun_live_ask *q, ssize_t len,
+		     int *ret_ring)
 {
 	struct ucred peer = { .uid = -1 };
 	socklen_t n = sizeof(peer);
@@ -160,16 +163,22 @@ static int answer_to(struct server *s, int fd, const struct balun_live_ask *q, s
 	if (syscall(SYS_getsockopt, fd, SOL_SOCKET, SO_PEERCRED, &peer, &n) || !may_look(peer.uid))
 		return -EPERM;
 	if (len < (ssize_t)sizeof(*q) || q->version != BALUN_LIVE_VERSION ||
-	    q->what != BALUN_LIVE_LOOK)
+	    (q->what != BALUN_LIVE_LOOK && q->what != BALUN_LIVE_TRACE))
 		return -EPROTO;
+	*ret_ring = q->what == BALUN_LIVE_TRACE ? env_trace_begin(&s->trace, q->mib) : -1;
+	if (q->what == BALUN_LIVE_TRACE)
+		return ENV_MIN(*ret_ring, 0);
 	return look(&s->answer, q->space);
 }
 
-static void serve_one(struct server *s, int fd)
+/* one question; true: the connection stays, for it asked for a trace */
+static bool serve_one(struct server *s, int fd)
 {
 	const struct timeval limit = { .tv_sec = CLIENT_MS / 1000 };
 	struct balun_live *a = &s->answer;
 	struct balun_live_ask q;
+	int ring = -1;
+	bool sent;
 	ssize_t len;
 
 	syscall(SYS_setsockopt, fd, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof(limit));
@@ -177,10 +186,18 @@ static void serve_one(struct server *s, int fd)
 	len = syscall(SYS_recvfrom, fd, &q, sizeof(q), 0, NULL, NULL);
 	memset(a, 0, sizeof(*a));
 	a->version = BALUN_LIVE_VERSION;
-	a->err = answer_to(s, fd, &q, len);
-	a->size = a->err ? BALUN_LIVE_ERR_BYTES : sizeof(*a);
-	/* who is gone does not want it */
-	syscall(SYS_sendto, fd, a, a->size, MSG_NOSIGNAL, NULL, 0);
+	a->err = answer_to(s, fd, &q, len, &ring);
+	a->size = a->err || ring >= 0 ? BALUN_LIVE_ERR_BYTES : sizeof(*a);
+	if (ring < 0) {
+		/* who is gone does not want it */
+		syscall(SYS_sendto, fd, a, a->size, MSG_NOSIGNAL, NULL, 0);
+		return false;
+	}
+	sent = !env_trace_send(fd, a, ring);
+	syscall(SYS_close, ring);
+	if (!sent)
+		env_trace_end(&s->trace);
+	return sent;
 }
 
 /* ---- the thread ---- */
@@ -222,30 +239,68 @@ static int server_listen(struct server *s)
 	return err;
 }
 
+/* until somebody connects or the tracer goes; false: it is over */
+static bool server_wait(struct pollfd *p)
+{
+	while (syscall(SYS_ppoll, p, 2, NULL, NULL, 0) < 0) {
+		if (errno == EINVAL) { /* RLIMIT_NOFILE is less than 2: it sleeps in accept4() */
+			p[0].revents = POLLIN;
+			p[1].revents = 0;
+			return true;
+		}
+		if (errno != EINTR)
+			return false;
+	}
+	return !(p[0].revents & (POLLERR | POLLNVAL));
+}
+
+static void server_loop(struct server *s, int fd, int tracer)
+{
+	/* of the tracer nothing is expected but its end; below 0 there is none */
+	struct pollfd p[2] = { { .fd = fd, .events = POLLIN }, { .fd = tracer, .events = POLLIN } };
+	int client;
+
+	while (server_wait(p)) {
+		if (p[1].fd >= 0 && p[1].revents) {
+			env_trace_end(&s->trace);
+			syscall(SYS_close, p[1].fd);
+			p[1].fd = -1;
+		}
+		if (!p[0].revents)
+			continue;
+		client = syscall(SYS_accept4, fd, NULL, NULL, SOCK_CLOEXEC);
+		if (env_load(&s->stop))
+			break;
+		if (client >= 0 && serve_one(s, client))
+			p[1].fd = client;
+		else if (client >= 0)
+			syscall(SYS_close, client);
+		else if (errno != EINTR && errno != ECONNABORTED)
+			break; /* the program has limited what may be opened, perhaps */
+	}
+	env_trace_end(&s->trace);
+	if (p[1].fd >= 0)
+		syscall(SYS_close, p[1].fd);
+}
+
 static void server_main(void *arg)
 {
 	struct server *s = arg;
-	int fd = server_listen(s), client;
+	int fd = server_listen(s), tracer = -1;
 
+	if (fd >= 0)
+		tracer = env_trace_offer(&s->trace); /* before the space does anything */
 	env_mutex_lock(&s->lock);
 	s->started = true;
 	s->err = fd < 0 ? fd : 0;
 	env_cond_wake(&s->changed);
 	env_mutex_unlock(&s->lock);
-	while (fd >= 0) {
-		client = syscall(SYS_accept4, fd, NULL, NULL, SOCK_CLOEXEC);
-		if (env_load(&s->stop))
-			break;
-		if (client >= 0) {
-			serve_one(s, client);
-			syscall(SYS_close, client);
-		} else if (errno != EINTR && errno != ECONNABORTED) {
-			break; /* the program has limited what may be opened, perhaps */
-		}
-	}
-	if (fd >= 0)
+	if (fd >= 0) {
+		server_loop(s, fd, tracer);
 		syscall(SYS_close, fd); /* the name is gone when the thread is joined */
+	}
 	env_store(&s->ended, true);
+	/* the table goes with the thread, and what is in it */
 }
 
 /* ---- spaces ---- */
@@ -335,6 +390,7 @@ void env_live_begin(struct env_live *l, void (*fill)(void *arg, struct balun_liv
 		/* a parent's, with its spaces */
 		spaces = NULL;
 		memset(heat, 0, sizeof(heat));
+		env_probe_ring_forget();
 		env_store_relaxed(&server, server_start());
 	}
 	if (server) {

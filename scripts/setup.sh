@@ -35,6 +35,8 @@ if [ "$goal" != module ]; then
 	want_file /usr/include/lz4.h liblz4-dev
 	want_file /usr/include/liburing.h liburing-dev
 	want_file /usr/include/xxhash.h libxxhash-dev
+	# probes for bpftrace, perf and gdb
+	want_file "/usr/include/$(gcc -print-multiarch 2>/dev/null)/sys/sdt.h" systemtap-sdt-dev
 	# the screen of balun top
 	want_file /usr/include/ncurses.h libncurses-dev
 fi
@@ -81,7 +83,7 @@ if [ "$(id -u)" -ne 0 ]; then
 	if command -v sudo >/dev/null 2>&1 && sudo -n true 2>/dev/null; then
 		run=(sudo -n)
 	elif [ "$needed" -eq 0 ]; then
-		echo "setup: drivers and the screen of balun top are left out without them; to have all: sudo apt-get install ${missing[*]}"
+		echo "setup: drivers, probes and the screen of balun top are left out without them; to have all: sudo apt-get install ${missing[*]}"
 		exit 0
 	else
 		echo "setup: cannot install without root; run: sudo apt-get install ${missing[*]}"

@@ -214,6 +214,7 @@ functional() { # what every kind of build runs
 	suite run $((400 * slow)) tests/cli/balun_run.sh
 	suite run/loss $((120 * slow)) tests/cli/balun_loss.sh
 	suite top $((120 * slow)) tests/cli/top.sh
+	suite trace $((120 * slow)) tests/cli/trace.sh
 	suite fuzz-replay $((60 * slow)) tests/fuzz/replay.sh
 }
 

@@ -15,9 +15,9 @@ static const struct command {
 	const char *name;
 	int (*main)(int argc, char **argv);
 } commands[] = {
-	{ "doctor", cmd_doctor },    { "devices", cmd_devices }, { "demo", cmd_demo },
-	{ "run", cmd_run },	     { "top", cmd_top },	 { "bench", bench_main },
-	{ "conform", conform_main },
+	{ "doctor", cmd_doctor }, { "devices", cmd_devices },  { "demo", cmd_demo },
+	{ "run", cmd_run },	  { "top", cmd_top },	       { "trace", cmd_trace },
+	{ "bench", bench_main },  { "conform", conform_main },
 };
 
 static const char help[] =
@@ -35,6 +35,7 @@ static const char help[] =
 	"            MMU and private memory that follows the program's own pointers\n"
 	"  run       an unmodified program with a part of its memory on devices\n"
 	"  top       running processes with Balun, and where their memory is\n"
+	"  trace     what moves in one of them and why, event by event\n"
 	"  devices   the drivers, their options, and what a device SPEC would give\n"
 	"  bench     how fast it is, each figure beside the raw limit of this machine\n"
 	"  conform   the test kit that every driver must pass, ours or yours\n"
@@ -138,11 +139,11 @@ static int run(int argc, char **argv)
 			return commands[i].main(2, help_argv);
 		}
 	}
-	tool_error(
-		"",
-		"no command \"%s\"; there are doctor, demo, run, top, devices, bench and conform "
-		"(balun --help)",
-		argv[0]);
+	tool_error("",
+		   "no command \"%s\"; there are doctor, demo, run, top, trace, devices, bench and "
+		   "conform "
+		   "(balun --help)",
+		   argv[0]);
 	return EXIT_USAGE;
 }
 

@@ -136,19 +136,35 @@ static int check_answer(struct balun_live *a, ssize_t got)
 	return is_right(a, got) ? 0 : -EPROTO;
 }
 
+int live_connect(const char *socket, pid_t *ret_pid)
+{
+	int fd = connect_to(socket), err = fd < 0 ? fd : check_peer(fd, socket, ret_pid);
+
+	if (!err)
+		return fd;
+	if (fd >= 0)
+		close(fd);
+	return err;
+}
+
+int live_send(int fd, uint32_t what, uint32_t nth, uint32_t mib)
+{
+	const struct balun_live_ask q = {
+		.version = BALUN_LIVE_VERSION, .what = what, .space = nth, .mib = mib
+	};
+
+	return send(fd, &q, sizeof(q), MSG_NOSIGNAL) == sizeof(q) ? 0 : -errno;
+}
+
 int live_ask(const char *socket, uint32_t nth, struct live_space *ret)
 {
-	const struct balun_live_ask q = { .version = BALUN_LIVE_VERSION,
-					  .what = BALUN_LIVE_LOOK,
-					  .space = nth };
-	int fd = connect_to(socket), err;
+	int fd, err;
 
+	memset(ret, 0, sizeof(*ret));
+	fd = live_connect(socket, &ret->pid);
 	if (fd < 0)
 		return fd;
-	memset(ret, 0, sizeof(*ret));
-	err = check_peer(fd, socket, &ret->pid);
-	if (!err && send(fd, &q, sizeof(q), MSG_NOSIGNAL) != sizeof(q))
-		err = -errno;
+	err = live_send(fd, BALUN_LIVE_LOOK, nth, 0);
 	if (!err)
 		err = check_answer(&ret->look, recv(fd, &ret->look, sizeof(ret->look), MSG_TRUNC));
 	close(fd);

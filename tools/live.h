@@ -28,6 +28,9 @@ struct live_space {
 
 /* the sockets of processes with Balun, of user @uid or, for root, of all: how many; -errno */
 int live_sockets(uid_t uid, char (*ret_name)[LIVE_NAME], unsigned int max);
+/* the connection, to one question; *ret_pid: of who answers. -errno as live_ask() */
+int live_connect(const char *socket, pid_t *ret_pid);
+int live_send(int fd, uint32_t what, uint32_t nth, uint32_t mib); /* 0 or -errno */
 /*
  * Asks for space @nth. 0; -ENOENT there is none; -EPERM refused, or who answers is not who the name
  * says; -EPROTO another version; -ECONNREFUSED it is gone

@@ -78,9 +78,10 @@ static void print_stats(void)
 	causes("to_system", st.to_system);
 	causes("device_to_device", st.device_to_device);
 	printf("\"cpu_faults\":%" PRIu64 ",\"evictions\":%" PRIu64 ",\"invalidations\":%" PRIu64
-	       ",\"device_faults\":%" PRIu64 ",\"used\":%" PRIu64 ",\"total\":%" PRIu64 "}\n",
-	       st.cpu_faults, st.evictions, st.invalidations, st.device_faults, info.mem_used,
-	       info.mem_total);
+	       ",\"served\":%" PRIu64 ",\"device_faults\":%" PRIu64 ",\"used\":%" PRIu64
+	       ",\"total\":%" PRIu64 "}\n",
+	       st.cpu_faults, st.evictions, st.invalidations, st.cpu_fault.count, st.device_faults,
+	       info.mem_used, info.mem_total);
 }
 
 static void become_child(void)

@@ -12,6 +12,7 @@
 
 #include <cmocka.h>
 #include <dirent.h>
+#include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
@@ -26,6 +27,8 @@
 /* ---- the other side ---- */
 
 /* the name that process @pid has, or "" */
+static char not_this[108]; /* one that is there still */
+
 static void name_of(pid_t pid, char *ret, size_t size)
 {
 	FILE *f = fopen("/proc/net/unix", "r");
@@ -41,6 +44,8 @@ static void name_of(pid_t pid, char *ret, size_t size)
 		if (!at || sscanf(line, "%*s %*s %*s %lx", &flags) != 1 || !(flags & 0x10000))
 			continue;
 		at[strcspn(at, "\n")] = 0;
+		if (!strcmp(at + 1, not_this))
+			continue;
 		snprintf(ret, size, "%s", at + 1);
 	}
 	fclose(f);
@@ -386,13 +391,157 @@ static void hottest(void **state)
 	env_live_end(&l);
 }
 
+/* ---- traces ---- */
+
+/* the connection, and the ring in *ret; or the error of the answer */
+static int trace(uint32_t mib, struct balun_trace_ring **ret)
+{
+	const struct balun_live_ask q = { BALUN_LIVE_VERSION, BALUN_LIVE_TRACE, 0, mib };
+	union {
+		char buf[CMSG_SPACE(sizeof(int))];
+		struct cmsghdr align;
+	} control;
+	struct iovec iov = { &a, sizeof(a) };
+	struct msghdr m = { .msg_iov = &iov,
+			    .msg_iovlen = 1,
+			    .msg_control = control.buf,
+			    .msg_controllen = sizeof(control.buf) };
+	int fd = connect_to(name), mem;
+
+	assert_true(fd >= 0);
+	assert_int_equal(send(fd, &q, sizeof(q), MSG_NOSIGNAL), sizeof(q));
+	assert_int_equal(recvmsg(fd, &m, 0), BALUN_LIVE_ERR_BYTES);
+	if (a.err) {
+		close(fd);
+		return a.err;
+	}
+	memcpy(&mem, CMSG_DATA(CMSG_FIRSTHDR(&m)), sizeof(mem));
+	*ret = mmap(NULL, (mib << 20) + BALUN_TRACE_DATA, PROT_READ | PROT_WRITE, MAP_SHARED, mem,
+		    0);
+	assert_true(*ret != MAP_FAILED);
+	assert_int_equal(ftruncate(mem, 0), -1); /* nobody can take it away */
+	close(mem);
+	return fd;
+}
+
+static void fire(unsigned int n)
+{
+	while (n--)
+		if (ENV_PROBE_ON(migrate))
+			env_probe_migrate(0x1000, 0x2000, BALUN_CAUSE_USER, 0, 3, 17);
+}
+
+static void traces(void **state)
+{
+	const struct balun_trace_event *e;
+	struct balun_trace_ring *r, *second;
+	struct env_live l = { 0 };
+	int fd, status;
+	pid_t pid;
+
+	begin(&l, "x");
+	fire(1); /* nobody listens */
+	assert_int_equal(trace(0, &r), -EINVAL);
+	assert_int_equal(trace(BALUN_TRACE_MAX_MIB + 1, &r), -EINVAL);
+	fd = trace(1, &r);
+	assert_true(fd >= 0);
+	assert_int_equal(r->slots, MB / sizeof(*e));
+	assert_int_equal(r->pid, getpid());
+	assert_int_equal(trace(1, &second), -EBUSY);
+	assert_int_equal(look(name, 0, &a), sizeof(a)); /* meanwhile */
+	fire(2);
+	assert_int_equal(r->head, 2);
+	e = (void *)((char *)r + BALUN_TRACE_DATA);
+	assert_int_equal(e[1].seq, 2);
+	assert_int_equal(e[1].va, 0x1000);
+	assert_int_equal(e[1].len, 0x2000);
+	assert_int_equal(e[1].begun_ns, 17);
+	assert_int_equal(e[1].what, BALUN_TRACE_MIGRATE);
+	assert_int_equal(e[1].cause, BALUN_CAUSE_USER);
+	assert_int_equal(e[1].to, 3);
+	/* a child has another's memory */
+	pid = fork();
+	if (!pid) {
+		fire(1);
+		_exit(0);
+	}
+	waitpid(pid, &status, 0);
+	assert_int_equal(status, 0);
+	assert_int_equal(r->head, 2);
+	/* full: dropped and counted; read: room again */
+	fire(r->slots);
+	assert_int_equal(r->head, r->slots);
+	assert_int_equal(r->dropped, 2);
+	r->tail = 1;
+	fire(1);
+	assert_int_equal(r->head, r->slots + 1);
+	assert_int_equal(e[0].seq, r->slots + 1);
+	/* what the reader writes costs it events, and nothing else */
+	r->tail = UINT64_MAX / 2;
+	r->slots = 1 << 30;
+	fire(3);
+	/* the end, which is seen: the next can have it */
+	close(fd);
+	while (ENV_PROBE_ON(migrate))
+		env_yield();
+	munmap(r, MB + BALUN_TRACE_DATA);
+	while ((fd = trace(1, &r)) == -EBUSY)
+		;
+	fire(1);
+	assert_int_equal(r->head, 1);
+	env_live_end(&l); /* and so does the space's */
+	assert_false(ENV_PROBE_ON(migrate));
+	munmap(r, MB + BALUN_TRACE_DATA);
+	close(fd);
+}
+
+/* one that could not be told to end has a trace of its own, or waits for it; it ends no other's */
+static void traces_of_two(void **state)
+{
+	struct balun_trace_ring *r, *second;
+	struct env_live l = { 0 };
+	struct rlimit was, none;
+	int fd, next;
+
+	begin(&l, "x");
+	strcpy(not_this, name);
+	fd = trace(1, &r);
+	assert_true(fd >= 0);
+	getrlimit(RLIMIT_NOFILE, &was);
+	none = (struct rlimit){ 0, was.rlim_max };
+	setrlimit(RLIMIT_NOFILE, &none);
+	env_live_end(&l);
+	setrlimit(RLIMIT_NOFILE, &was);
+	begin(&l, "y");
+	assert_int_equal(trace(1, &second), -EBUSY);
+	fire(1);
+	assert_int_equal(r->head, 1); /* as before */
+	next = connect_to(not_this);  /* it wakes, and ends */
+	while (ENV_PROBE_ON(migrate))
+		env_yield();
+	close(next);
+	close(fd);
+	next = trace(1, &second);
+	assert_true(next >= 0);
+	fire(1);
+	assert_int_equal(second->head, 1);
+	env_live_end(&l);
+	munmap(r, MB + BALUN_TRACE_DATA);
+	munmap(second, MB + BALUN_TRACE_DATA);
+	close(next);
+	while ((next = connect_to(not_this)) >= 0)
+		close(next);
+	not_this[0] = 0;
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(answers),	  cmocka_unit_test(refuses),
 		cmocka_unit_test(users),	  cmocka_unit_test(not_in_the_way),
-		cmocka_unit_test(no_descriptors), cmocka_unit_test(forks),
-		cmocka_unit_test(hottest),
+		cmocka_unit_test(no_descriptors), cmocka_unit_test(traces_of_two),
+		cmocka_unit_test(forks),	  cmocka_unit_test(hottest),
+		cmocka_unit_test(traces),
 	};
 
 	signal(SIGPIPE, SIG_IGN);

@@ -7,3 +7,4 @@ t doctor --help
 t devices --help
 t demo --help
 t top --help
+t trace --help

@@ -21,4 +21,12 @@ t top -d soon
 t top everything
 t top -1
 t top 2147483647
+t trace
+t trace --buffer 0 1
+t trace --seconds soon 1
+t trace --seconds 1 true
+t trace --plot data/none.json
+t trace --plot data/status
+t trace --plot x 1
+t trace -o /nowhere/x true
 "$BUILD/balun" --version 2>&1 >/dev/full | grep -o "balun: standard output: .*"

@@ -1,0 +1,24 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-2.0-only OR MIT
+#
+# `balun trace`: its events against what processes count themselves (tests/cli/trace.py).
+# Usage: tests/cli/trace.sh
+cd "$(dirname "$0")/../.." || exit 1
+. tests/lib/lib.sh
+export LC_ALL=C
+unset BALUN_LOG
+build=$(readlink -f "$BUILD")
+if ! "$build/balun" doctor --json 2>/dev/null | grep -q '"ok", "what": "engine uffd"'; then
+	skip 'balun trace' "the engine uffd does not work here"
+	summary
+fi
+tmp=$(mktemp -d)
+trap 'rm -rf "$tmp"' EXIT
+out=$(python3 tests/cli/trace.py "$build/balun" "$build/tests/live/target" "$tmp" 2>&1)
+rc=$?
+echo "$out"
+passed=$(grep -c '^ok ' <<<"$out")
+failed=$(grep -c '^FAIL ' <<<"$out")
+skipped=$(grep -c '^SKIP ' <<<"$out")
+report $rc 'trace.py died'
+summary
