@@ -31,7 +31,14 @@
 static char mark[64]; /* what the link of descriptor 0 of Balun's table says, and of no other */
 static char keeper_tid[16];
 static sem_t let_go, ended;
+static int start_err;	/* before @let_go */
 static sigset_t before; /* the program's mask when it began */
+
+static void started(int err)
+{
+	start_err = err;
+	sem_post(&let_go);
+}
 
 /* ---- the worker's table ---- */
 
@@ -59,7 +66,7 @@ int own_files(void)
 	if (!err && fd != 2 && open("/dev/null", O_RDWR) != 2) /* the launcher has ended */
 		err = -EBADF;
 out:
-	sem_post(&let_go);
+	started(err);
 	return err;
 }
 
@@ -149,11 +156,13 @@ void own_look(void)
 static void *keeper(void *arg)
 {
 	pthread_t t;
+	int err;
 
 	prctl(PR_SET_NAME, "balun-keep");
 	snprintf(keeper_tid, sizeof(keeper_tid), "%d", gettid());
-	if (pthread_create(&t, NULL, (void *(*)(void *))arg, NULL)) {
-		sem_post(&let_go);
+	err = pthread_create(&t, NULL, (void *(*)(void *))arg, NULL);
+	if (err) {
+		started(-err);
 		return NULL;
 	}
 	pthread_detach(t);
@@ -164,19 +173,23 @@ static void *keeper(void *arg)
 }
 
 /* without signals: the program's handlers run on its own threads */
-void own_start(void *(*worker)(void *))
+int own_start(void *(*worker)(void *))
 {
 	sigset_t all;
 	pthread_t t;
+	int err;
 
 	sem_init(&let_go, 0, 0);
 	sem_init(&ended, 0, 0);
 	sigfillset(&all);
 	pthread_sigmask(SIG_SETMASK, &all, &before);
-	if (!pthread_create(&t, NULL, keeper, worker)) {
+	err = -pthread_create(&t, NULL, keeper, worker);
+	if (!err) {
 		pthread_detach(t);
 		while (sem_wait(&let_go))
 			; /* interrupted */
+		err = start_err;
 	}
 	pthread_sigmask(SIG_SETMASK, &before, NULL);
+	return err;
 }

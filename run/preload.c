@@ -153,18 +153,12 @@ static void *worker(void *arg)
 	const struct run_shared *s = run.shared;
 	uint64_t now, keep = 0, chaos = 0, last = 0; /* when each is due */
 	uint32_t why = 0;
-	int err;
 
 	(void)arg;
 	/* first: with own_files() the program goes on */
 	fresh_is_worker();
-	err = own_files();
 	prctl(PR_SET_NAME, "balun-run");
-	if (err) {
-		slot_take();
-		if (run.slot)
-			snprintf(run.slot->why, sizeof(run.slot->why),
-				 "no descriptors of its own: %s", strerror(-err));
+	if (own_files()) {
 		fresh_forget();
 		return NULL;
 	}
@@ -188,8 +182,14 @@ static void *worker(void *arg)
 
 static void worker_start(void)
 {
-	if (run.shared->resident || run.shared->chaos)
-		own_start(worker);
+	int err = run.shared->resident || run.shared->chaos ? own_start(worker) : 0;
+
+	if (!err)
+		return;
+	slot_take();
+	if (run.slot)
+		snprintf(run.slot->why, sizeof(run.slot->why),
+			 "it has no thread with descriptors of its own: %s", strerror(-err));
 }
 
 /* The parent's space does not serve the child, which has every byte. */

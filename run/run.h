@@ -136,8 +136,8 @@ bool fresh_asked(const void **ret_p, size_t *ret_len);
 void fresh_looked(bool asked, int64_t may);
 
 /* ---- own.c ---- */
-/* begins it on a thread, and goes on when that has called own_files() */
-void own_start(void *(*worker)(void *));
+/* begins it on a thread, and goes on when that has called own_files(): 0 or -errno */
+int own_start(void *(*worker)(void *));
 int own_files(void); /* the worker, first: 0 or -errno */
 void own_look(void); /* ends the process if only Balun's threads are left of it */
 

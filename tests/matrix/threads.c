@@ -2,6 +2,7 @@
 /* Threads, handlers and memory calls where a fork, or the end of a stack, comes in between. */
 #include "scene.h"
 
+#include <dlfcn.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdlib.h>
@@ -410,6 +411,8 @@ static void cut_unseen(struct mx *m)
 	mx_verify(q + 45 * PAGE, 19 * PAGE, MX_ZEROS);
 }
 
+#define PAGE_OF(p) ((char *)((uintptr_t)(p) & ~(PAGE - 1)))
+
 struct cancelled {
 	struct mx *m;
 	struct balun_device *dev;
@@ -448,7 +451,30 @@ static void cancelled_inside(struct mx *m)
 	MX_OK(balun_device_close(c.dev));
 }
 
+/*
+ * Whether memory belongs to a loaded object is asked of the loader, whose own tables are in the
+ * program's heap: they are away when they are read for a mapping that is new, and what else there
+ * is in their block must be told apart while they come home.
+ */
+static void loader_away(struct mx *m)
+{
+	char *fresh = mx_map(MIB), *near = malloc(64), *entry;
+
+	MX_CHECK(near);
+	MX_OK(balun_migrate(m->space, PAGE_OF(near), PAGE, m->dev, NULL));
+	entry = dlopen("libanl.so.1", RTLD_NOW);
+	if (!entry)
+		mx_skip("no object to load: %s", dlerror());
+	MX_CHECK(sbrk(16 * PAGE) != (void *)-1);
+	mx_fill(fresh, MIB, 1);
+	mx_move(m, PAGE_OF(entry), PAGE, m->dev);
+	mx_move(m, fresh, MIB, m->dev);
+	mx_verify(fresh, MIB, 1);
+	MX_CHECK_EQ(dlclose(entry), 0);
+}
+
 const struct mx_cell cells_threads[] = {
+	{ "threads/loader-away", loader_away, 0, 0, 0 },
 	{ "threads/cancelled-inside", cancelled_inside, 0, 0, 0 },
 	{ "threads/stack-away-at-exit", stack_away_at_exit, 0, 0, 0 },
 	{ "threads/stack-leaving-at-exit", stack_leaving_at_exit, 0, 0, 0 },
