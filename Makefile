@@ -8,6 +8,8 @@
 #   make check-hmm-selftest  the kernel's own HMM selftest (REPEAT=1000 SOURCE=tree)
 #   make check-kernel    the modules on kernels in a VM (KERNEL=6.1|6.12|newest|all CONFIG=plain|debug|all);
 #                        the first run builds the kernels: 10 to 30 minutes each
+#   make check-programs  tests of real programs (CPython, sqlite, redis, gcc, git, perl, xz) while all their
+#                        memory moves to a device and back (PROGRAMS='sqlite redis' RATE=20000)
 #   make conform         conformance of DRIVER on ENGINE (DRIVER=soft ENGINE=uffd)
 #   make check-model     the models in docs/model, exhaustively, and their deliberate bugs
 #   make stress-sim      the simulator for as long as you like (SEED=1 N=100000)
@@ -28,12 +30,13 @@ N      ?= 100000
 TIME   ?= 60
 KERNEL ?= all
 CONFIG ?= plain
+RATE   ?= 20000
 MESON_ARGS ?= --werror
 
 meson_files := meson.build meson_options.txt VERSION \
 	$(wildcard */meson.build */*/meson.build)
 
-.PHONY: all check check-all check-hmm-selftest check-kernel check-model conform stress-sim fuzz bench \
+.PHONY: all check check-all check-hmm-selftest check-kernel check-model check-programs conform stress-sim fuzz bench \
 	module dkms demo install lint clean pre-push setup
 
 all: $(BUILD)/build.ninja
@@ -78,6 +81,11 @@ check-kernel:
 	@$(MAKE) --no-print-directory all
 	@tests/kernel/run.sh --kernel $(KERNEL) --config $(CONFIG) $(TESTS)
 
+check-programs:
+	@scripts/setup.sh check-programs
+	@$(MAKE) --no-print-directory all
+	@RATE=$(RATE) tests/programs/run.sh $(PROGRAMS)
+
 conform: all
 	$(BUILD)/balun conform --driver $(DRIVER) --engine $(ENGINE)
 
@@ -112,4 +120,4 @@ lint:
 pre-push: check-all
 
 clean:
-	rm -rf build build-asan build-tsan build-clang build-fuzz build-module build-dkms build-vm
+	rm -rf build build-asan build-tsan build-clang build-fuzz build-module build-dkms build-vm build-programs

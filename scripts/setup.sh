@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: GPL-2.0-only OR MIT
 #
 # Install what a build needs and this machine lacks, by Debian package name, saying so.
-# Usage: scripts/setup.sh build|check|check-all|check-hmm-selftest|check-kernel|model|module   (silent when nothing is missing)
+# Usage: scripts/setup.sh build|check|check-all|check-hmm-selftest|check-kernel|check-programs|model|module   (silent when nothing is missing)
 set -u
 cd "$(dirname "$0")/.." || exit 1
 goal=${1:-build}
@@ -50,6 +50,17 @@ if [ "$goal" != build ] && [ "$goal" != model ] && [ "$goal" != module ]; then
 fi
 if [ "$goal" = check-hmm-selftest ] || [ "$goal" = check-all ]; then
 	need_cmd xz xz-utils
+fi
+if [ "$goal" = check ] || [ "$goal" = check-all ] || [ "$goal" = check-programs ]; then
+	compgen -G '/usr/lib/python3*/test/test_fork1.py' >/dev/null || missing+=(libpython3-testsuite)
+	need_cmd sqlite3 sqlite3
+	need_cmd redis-check-rdb redis-tools # it is the server too
+	need_cmd git git
+fi
+if [ "$goal" = check-programs ]; then
+	compgen -G '/usr/share/perl/5*/Test/More.pm' >/dev/null || missing+=(perl)
+	need_cmd xz xz-utils
+	need_cmd make make
 fi
 if [ "$goal" = check-kernel ]; then
 	for p in flex bison bc cpio; do need_cmd $p $p; done

@@ -199,6 +199,10 @@ fallback() {
 	done
 }
 
+programs() { # real programs under chaos: a share of make check-programs
+	suite programs $((200 * slow)) tests/programs/run.sh --share
+}
+
 functional() { # what every kind of build runs
 	unit .
 	conform uffd "${specs[@]}"
@@ -251,6 +255,7 @@ abi
 functional
 suite mydriver 120 tests/cli/mydriver.sh
 suite hmm-smoke 60 tests/hmm-selftest/smoke.sh
+programs
 suite stress/fork 60 "$BUILD/tests/stress/fork_rounds" 200
 suite stress/compaction 60 "$BUILD/tests/stress/compaction" 5
 suite stress/kill9-run 300 tests/stress/kill9_run.sh 8 1
