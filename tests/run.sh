@@ -24,7 +24,8 @@ for a in "$@"; do
 	esac
 done
 logs=$(mktemp -d)
-trap 'rm -rf "$logs"' EXIT
+# what runs beside goes with us: the shells, and what they wait for
+trap 'for j in $(jobs -p); do kill $(cat /proc/$j/task/$j/children) $j; done 2>/dev/null; rm -rf "$logs"' EXIT
 : >"$logs/skips"
 total_passed=0 total_failed=0 total_skipped=0
 started=$SECONDS
@@ -55,15 +56,21 @@ counts() {
 	[ "$rc" -ne 0 ] && [ "$rc" -ne 77 ] && [ "$f" -eq 0 ] && f=1
 }
 
-# suite NAME LIMIT_S COMMAND...
-suite() {
-	local name=$prefix$1 limit=$2 log=$logs/log rc t0 ms p f s
+# run LOG LIMIT_S COMMAND...: how it went is in LOG.rc, LOG.ms
+run() {
+	local log=$1 limit=$2 t0
 	shift 2
-	is_wanted "$name" || return 0
 	t0=$(date +%s%N)
 	timeout -k 5 "$limit" "$@" >"$log" 2>&1 </dev/null
-	rc=$?
-	ms=$((($(date +%s%N) - t0) / 1000000))
+	echo $? >"$log.rc"
+	echo $((($(date +%s%N) - t0) / 1000000)) >"$log.ms"
+}
+
+# report NAME LIMIT_S LOG COMMAND...: what run() has left
+report() {
+	local name=$1 limit=$2 log=$3 rc ms p f s
+	shift 3
+	rc=$(cat "$log.rc") ms=$(cat "$log.ms")
 	counts "$log" $rc
 	total_passed=$((total_passed + p))
 	total_failed=$((total_failed + f))
@@ -83,6 +90,41 @@ suite() {
 		{ grep -aE '^ *(SKIP|skip)|^\[  SKIPPED \] [a-z]' "$log" || tail -n 1 "$log"; } |
 			sed -E "s/^ *(SKIP|skip) *|^\[  SKIPPED \] //; s|^|$name	|" >>"$logs/skips"
 	fi
+}
+
+# suite NAME LIMIT_S COMMAND...
+suite() {
+	local name=$prefix$1 limit=$2
+	shift 2
+	is_wanted "$name" || return 0
+	run "$logs/log" "$limit" "$@"
+	report "$name" "$limit" "$logs/log" "$@"
+}
+
+# beside NAME LIMIT_S COMMAND...: a suite of one thread or process, on the other processor while
+# the next ones run, one after another; its line comes with collect
+beside_names=() beside_limits=() beside_commands=() beside_pid=
+beside() {
+	local name=$prefix$1 limit=$2 log=$logs/beside.${#beside_names[@]} before=$beside_pid
+	shift 2
+	is_wanted "$name" || return 0
+	beside_names+=("$name")
+	beside_limits+=("$limit")
+	beside_commands+=("$*")
+	{
+		[ -z "$before" ] || tail --pid="$before" -f /dev/null
+		run "$log" "$limit" "$@"
+	} &
+	beside_pid=$!
+}
+
+collect() {
+	local i
+	wait
+	for i in "${!beside_names[@]}"; do
+		report "${beside_names[i]}" "${beside_limits[i]}" "$logs/beside.$i" "${beside_commands[i]}"
+	done
+	beside_names=() beside_limits=() beside_commands=() beside_pid=
 }
 
 # suite, and its cells by name
@@ -199,10 +241,6 @@ fallback() {
 	done
 }
 
-programs() { # real programs under chaos: a share of make check-programs
-	suite programs $((200 * slow)) tests/programs/run.sh --share
-}
-
 functional() { # what every kind of build runs
 	unit .
 	conform uffd "${specs[@]}"
@@ -252,14 +290,16 @@ stores_all=('trace(lz4):quiet=1' 'inject(lz4)' 'trace(file:path=/dev/shm,size=64
 export BUILD slow=1
 
 abi
+# real programs under chaos: a share of make check-programs
+beside programs 240 tests/programs/run.sh --share
+beside sim/20000 240 "$BUILD/tests/sim/sim_stress" --seed 1 --count 20000
 functional
 suite mydriver 120 tests/cli/mydriver.sh
 suite hmm-smoke 60 tests/hmm-selftest/smoke.sh
-programs
 suite stress/fork 60 "$BUILD/tests/stress/fork_rounds" 200
 suite stress/compaction 60 "$BUILD/tests/stress/compaction" 5
 suite stress/kill9-run 300 tests/stress/kill9_run.sh 8 1
-suite sim/20000 200 "$BUILD/tests/sim/sim_stress" --seed 1 --count 20000
+collect
 
 if [ $all -eq 1 ]; then
 	conform uffd "${stores_all[@]}"
