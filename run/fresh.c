@@ -116,6 +116,17 @@ static void ask(const void *p, size_t len)
 	pthread_mutex_unlock(&asking);
 }
 
+/* What is mapped already may be more than the limit: the program begins when that was looked at. It
+ * would ask with the first memory that it gets, but may have all it needs (an arena of its own). */
+void fresh_begin(void)
+{
+	if (!__atomic_load_n(&works, __ATOMIC_ACQUIRE))
+		return;
+	inside = true;
+	ask(NULL, 0);
+	inside = false;
+}
+
 /* @len more are mapped, at @p */
 static void fresh(const void *p, size_t len)
 {

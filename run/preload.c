@@ -263,6 +263,7 @@ __attribute__((constructor)) static void start(void)
 	}
 	pthread_atfork(NULL, NULL, forked_early);
 	worker_start();
+	fresh_begin();
 }
 
 __attribute__((destructor)) static void stop(void)

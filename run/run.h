@@ -125,6 +125,7 @@ bool press_is_full(void);
 /* ---- fresh.c ---- */
 void fresh_forget(void);    /* in a forked child */
 void fresh_is_worker(void); /* this thread; before nobody asks it */
+void fresh_begin(void);	    /* waits for the first look */
 /* it sleeps until then, or until one of these is set in the word; they are cleared */
 #define FRESH_STARVED 1u /* a touch waits for RAM */
 #define FRESH_ASKED   2u /* a thread waits for a look */
