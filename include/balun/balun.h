@@ -77,7 +77,7 @@ BALUN_API const char *balun_reason(void);
 /**
  * struct balun_space_opts - how to create a space
  * @size: sizeof(struct balun_space_opts)
- * @engine: "uffd", "kernel", "sim", or NULL for the first engine that works here
+ * @engine: "uffd", "kernel", "sim"; NULL is "uffd", and no other one where that does not work
  * @policy: see policy.h; NULL for the built-in policy "default"; nothing else on "kernel"
  */
 struct balun_space_opts {
@@ -193,8 +193,8 @@ struct balun_counts {
  * @ret_counts: per-page outcome, or NULL
  *
  * Never-touched pages of a mapped range migrate as zeros to a device without a copy.
- * Return: 0 also when pages stayed (see the counts); -EFAULT nothing is mapped in the range (as the
- * kernel: an unmapped part); -EINVAL length zero or wrap-around; -ENODEV the device is being
+ * Return: 0 also when pages stayed (see the counts); -EFAULT nothing at all is mapped in the range
+ * (holes are skipped); -EINVAL length zero or wrap-around; -ENODEV the device is being
  * closed or lost; -ECHILD.
  */
 BALUN_API int balun_migrate(struct balun_space *space, const void *addr, size_t len,
