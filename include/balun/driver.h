@@ -10,9 +10,10 @@
  *
  * **Context of the ops** ("R" required, "O" optional): map, unmap* are called with the block lock
  * of the space held: they must not call balun_fault(), must not wait for anything that needs a
- * fault served, and must not touch mirrored memory. copy, copy_wait, alloc, free, peer_addr, active
- * are called without locks and may sleep, but must make progress even while every worker of the
- * device waits in balun_fault().
+ * fault served, and must not touch mirrored memory. The same goes for free, trim and footprint,
+ * which come from any context, also with the engine's lock held, by which CPU faults are served.
+ * copy, copy_wait, alloc, peer_addr, active are called without locks and may sleep, but must make
+ * progress even while every worker of the device waits in balun_fault().
  *
  * **Allocating**: in the kernel unmap* may be called by who reclaims memory. So they allocate
  * nothing; and while a lock is held that unmap* take, nothing may be allocated that waits for
@@ -164,7 +165,8 @@ struct balun_driver {
 
 	/**
 	 * @open: R make a device. @dev is its handle for calls into core (not before open has
-	 * returned); options are read with balun_opt_*(). May sleep; no locks.
+	 * returned); options are read with balun_opt_*(). May sleep; opens and closes no device of
+	 * the space, for a lock of that is held.
 	 * Return: 0; -EINVAL bad option; -ENOMEM; -ENODEV; -EBUSY what it stands for is in use, by
 	 * another space perhaps
 	 */
@@ -211,7 +213,7 @@ struct balun_driver {
 	 * aligned to its length. Return: 0; -ENOMEM full (core evicts and asks again)
 	 */
 	int (*alloc)(void *priv, uint64_t len, uint64_t *ret_off);
-	/** @free: O give back any page-aligned part of what alloc gave. Any context. */
+	/** @free: O give back any page-aligned part of what alloc gave. Any context, as @trim. */
 	void (*free)(void *priv, uint64_t off, uint64_t len);
 
 	/** @unmap_begin: O start an unmap; several devices' flushes overlap. Block lock held. */
