@@ -7,8 +7,9 @@
  * its process id, and a number that makes the name its own. The names stand in /proc/net/unix; they
  * belong to a network namespace, and are gone with the last space or with the process, however it
  * ends. Who asks must be the same user (and the process one that this user may look into, as with
- * /proc/PID/maps), or root; and should check by SO_PEERCRED that who answers
- * is. One packet is a question, one is the answer, then the connection is closed. `balun top` asks.
+ * /proc/PID/maps), or root; and should check by SO_PEERCRED that who answers is. One packet is a
+ * question, one is the answer, then the connection is closed; that of a trace stays as long as the
+ * trace does. `balun top` and `balun trace` ask.
  *
  * All of it is in the byte order and with the alignment of the machine. What is added later stands
  * at the end: who knows less of it takes the part that it knows, who knows more finds the size.
