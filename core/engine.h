@@ -6,10 +6,11 @@
  * migration of pages of ONE block through collect, (the driver's copy), commit.
  *
  * Lock order (outermost first): a mirror lock (struct core_stripe) > the engine's lock > env's own.
- * - Core calls the engine without a mirror lock, except describe(), which it may call under none.
+ * - Core calls the engine without a mirror lock, except look_changed() and, with @look_locked,
+ *   describe().
  * - The engine calls core_invalidate_*() and core_cpu_fault() without its own lock;
  *   core_release() and core_moved() with it (they take only locks of the device, leaves).
- * - No lock at all is held while a driver copies.
+ * - No lock at all is held while a driver copies, but for core_read_device().
  */
 #ifndef BALUN_CORE_ENGINE_H
 #define BALUN_CORE_ENGINE_H
@@ -229,7 +230,7 @@ struct engine_ops {
 	int (*watch)(void *e, uint64_t va, uint64_t len);
 };
 
-/* the list: engines.c; first that works is the default */
+/* the list: engines.c; the first is the default, whether it works or not */
 extern const struct engine_ops *const engine_list[];
 
 /* ---- engine to core ---- */
