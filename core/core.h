@@ -3,7 +3,7 @@
  * DOC: core.h - internals of core, and the lock order
  *
  * Lock order, outermost first:
- *   1. core_space.devices_lock   opening and closing of devices
+ *   1. balun_space.devices_lock  opening and closing of devices
  *   2. core_stripe.lock          mirror lock of the blocks that hash to it; at most one at a time;
  *                                held across driver map/unmap, never across a copy or a wait on
  *                                the outside
