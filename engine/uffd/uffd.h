@@ -27,8 +27,8 @@
  * - across each UFFDIO_MOVE/COPY together with the look that justified it (design, trap 2),
  * - by the reader before read() and until the tables follow the event (trap 3): whoever returns
  *   from munmap finds the tables changed.
- * It is not held across madvise(), a wait, or a call into core except core_release() and
- * core_moved().
+ * It is not held across madvise(), a wait, or a call into core except core_release(), core_moved()
+ * and, to fill a child, core_device_is_lost() and core_read_device().
  *
  * A page of a watched range is in one of four states:
  *   present or hole   !away !busy   the kernel's page table has it (or nothing has)
