@@ -14,6 +14,7 @@
  *   strays.c   pages taken home by what they are, not by where they are mapped
  *   place.c    accesses in place
  *   ioctl.c    /dev/balun: what programs call; calls.c (ioctl.h)
+ *   engine.c   a space's beginning and end, the ops table; module.c: the module's; export.c
  *
  * Lock order, outermost first: mmap_lock > core's mirror locks > what drivers take in unmap().
  * regions_lock is not held with any of them, except that an insertion takes mmap_lock inside.
