@@ -2,8 +2,9 @@
 /*
  * The library that `balun run` puts into a program, before it and in every process that it begins.
  *
- * Until there is something to do it is one thread that looks at a number now and then: the space
- * and its devices come when they are needed first. A forked child has none of it, and begins anew.
+ * Until there is something to do it is one thread that looks at a number now and then, and one that
+ * sleeps (own.c): the space and its devices come when they are needed first. A forked child has
+ * none of it, and begins anew.
  * All data here are static: this library's own data never move.
  */
 #include <errno.h>
