@@ -2,8 +2,8 @@
 /**
  * DOC: sim_test.h - exploring core under the simulator
  *
- * A schedule is a list of operations for a few virtual threads, made from a seed (ops.c), and a
- * list of choices (env_sim.h): who runs next, which driver call fails or dawdles. The model
+ * A schedule is a list of operations for a few virtual threads, made from a seed (schedule.c), and
+ * a list of choices (env_sim.h): who runs next, which driver call fails or dawdles. The model
  * (model.c) knows what every load may return. testdev.c is a device that checks what core tells it.
  *
  * The address space: three windows of 8 pages that straddle block boundaries, in blocks of which
