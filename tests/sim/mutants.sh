@@ -3,7 +3,7 @@
 #
 # Does the exploration find bugs? Each mutant breaks one thing in one file; sim_stress must notice
 # within N schedules (default 20000), and must pass without the bug. A mutant belongs to an
-# invariant of docs/coherence.md, and each invariant there has one.
+# invariant of docs/coherence.md, and each invariant there has one, but those in elsewhere[].
 # Usage: tests/sim/mutants.sh [REGEX of "I3 name"]
 #        tests/sim/mutants.sh --fit    only whether each still fits its file, in a second
 set -u
