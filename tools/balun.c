@@ -51,7 +51,7 @@ static const char help[] =
 	"\"trace(ram:mem=64M)\"; `balun devices` lists names and keys.\n"
 	"\n"
 	"Exit codes: 0 done; 1 failed, or something differs; 2 bad command line or bad input;\n"
-	"3 not possible on this machine; 77 every test was skipped.\n"
+	"3 not possible on this machine.\n"
 	"\n"
 	"The environment: BALUN_LOG=0..3 (errors .. debug) writes what the library does to\n"
 	"standard error. More: man balun, libbalun(7).\n";

@@ -44,7 +44,7 @@ static const char help[] =
 	"package provides; versions and architectures are not compared.\n"
 	"\n"
 	"  --device SPEC   a soft device (default " DEFAULT_SPEC ")\n"
-	"  --engine NAME   uffd, kernel or sim (default: the first that works here)\n"
+	"  --engine NAME   uffd or sim (default: the first that works here)\n"
 	"  --hammer N      N CPU threads read and write the graph all the time and check what "
 	"they\n"
 	"                  read (at most 64)\n"
