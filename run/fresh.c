@@ -141,37 +141,50 @@ static void fresh(const void *p, size_t len)
 	errno = err;
 }
 
-/* A thread's heap grows where it is, and nobody is told: what is allocated from such is counted, by
- * a thread for itself and now and then for all. */
-static void from_heap(const void *p, size_t len)
+/*
+ * Far from the limit a thread looks only once in PART bytes at what they were made of: to allocate
+ * takes no longer than a look. Near it (press.c) each time, for all that is new must be watched.
+ */
+static __thread size_t rest; /* of PART */
+
+static bool looks(size_t len)
+{
+	if (__builtin_expect(!__atomic_load_n(&works, __ATOMIC_RELAXED), 1))
+		return false;
+	if (__builtin_expect(len > rest || press_is_on(), 0))
+		return true;
+	rest -= len;
+	return false;
+}
+
+/* A thread's heap grows where it is, and nobody is told: what is allocated from such is counted. */
+static void from_heap(const void *p, size_t sum)
 {
 	static __thread uint64_t heap;
-	static __thread size_t sum;
 
 	if (!press_is_on()) {
 		heap = 0;
-		sum += len;
-		if (sum >= PART) {
-			fresh(p, sum);
-			sum = 0;
-		}
+		fresh(p, sum);
 	} else if ((uint64_t)p / HEAP != heap) {
 		heap = (uint64_t)p / HEAP;
 		fresh((void *)(heap * HEAP), HEAP);
 	}
 }
 
-/* malloc() has given @p: is there anything new behind it? */
+/* malloc() has given @p, and looks() said so: is there anything new behind it? */
 static void *got(void *p, size_t len)
 {
 	char *brk = &__curbrk ? __curbrk : NULL, *seen;
+	size_t sum = PART - rest + len;
 
 	if (!p)
 		return p;
+	if (!press_is_on())
+		rest = PART;
 	if (len >= LARGE) {
-		fresh(p, len);
+		fresh(p, press_is_on() ? len : sum);
 	} else if ((char *)p > brk) {
-		from_heap(p, len);
+		from_heap(p, sum);
 	} else if (brk != (seen = __atomic_load_n(&seen_brk, __ATOMIC_RELAXED))) {
 		__atomic_store_n(&seen_brk, brk, __ATOMIC_RELAXED);
 		if (seen && brk > seen)
@@ -247,36 +260,32 @@ static int first_posix(void **ret, size_t align, size_t size)
 	return find(&next_posix, "posix_memalign") ? next_posix(ret, align, size) : ENOMEM;
 }
 
-static bool counting(void)
-{
-	return __builtin_expect(__atomic_load_n(&works, __ATOMIC_RELAXED), 0);
-}
-
 EXPORT void *malloc(size_t size)
 {
-	return counting() ? got(next_malloc(size), size) : next_malloc(size);
+	return looks(size) ? got(next_malloc(size), size) : next_malloc(size);
 }
 
 EXPORT void *calloc(size_t n, size_t size)
 {
-	return counting() ? got(next_calloc(n, size), n * size) : next_calloc(n, size);
+	return looks(n * size) ? got(next_calloc(n, size), n * size) : next_calloc(n, size);
 }
 
 EXPORT void *realloc(void *p, size_t size)
 {
-	return counting() ? got(next_realloc(p, size), size) : next_realloc(p, size);
+	return looks(size) ? got(next_realloc(p, size), size) : next_realloc(p, size);
 }
 
 EXPORT void *aligned_alloc(size_t align, size_t size)
 {
-	return counting() ? got(next_aligned(align, size), size) : next_aligned(align, size);
+	return looks(size) ? got(next_aligned(align, size), size) : next_aligned(align, size);
 }
 
 EXPORT int posix_memalign(void **ret, size_t align, size_t size)
 {
+	bool look = looks(size);
 	int err = next_posix(ret, align, size);
 
-	if (!err && counting())
+	if (!err && look)
 		got(*ret, size);
 	return err;
 }
