@@ -89,20 +89,12 @@ const char *balun_reason(void)
 
 int balun_space_destroy(struct balun_space *space)
 {
-	struct entry en;
-	int err;
+	int err = space ? check_space(space) : 0;
 
-	if (!space)
-		return 0;
-	if (remote_of(space)) {
-		err = check_space(space);
-		return err ? err : remote_of(space)->space_destroy(space);
-	}
-	/* not bracketed as a whole: the engine ends inside */
-	err = api_enter(space, &en);
-	if (err)
+	if (!space || err)
 		return err;
-	api_leave(&en, 0);
+	if (remote_of(space))
+		return remote_of(space)->space_destroy(space);
 	return core_space_end(space);
 }
 
@@ -282,20 +274,17 @@ int balun_evict(struct balun_device *dev, uint64_t bytes, uint64_t *ret_bytes)
 		err = check_space(dev->space);
 		return err ? err : remote_of(dev->space)->evict(dev, bytes, ret_bytes);
 	}
-	err = check_space(dev->space);
+	err = api_enter(dev->space, &en);
 	if (err)
 		return err;
 	/* a user of it, so that the engine has it as long as this goes on */
 	if (core_device_get(dev->space, dev->id) != dev) {
 		env_reason("the device is being closed or lost");
-		return -ENODEV;
+		return api_leave(&en, -ENODEV);
 	}
-	err = api_enter(dev->space, &en);
-	if (!err) {
-		err = core_evict_settled(dev, bytes, &freed);
-		api_leave(&en, 0);
-	}
+	err = core_evict_settled(dev, bytes, &freed);
 	core_device_put(dev);
+	api_leave(&en, 0);
 	if (ret_bytes)
 		*ret_bytes = freed;
 	return err;
@@ -520,6 +509,7 @@ int balun_lost(struct balun_space *space, const void *addr, struct balun_extent 
 
 int balun_stats(struct balun_space *space, struct balun_stats *ret_stats)
 {
+	struct entry en;
 	size_t i;
 	int err = check_space(space);
 
@@ -531,6 +521,9 @@ int balun_stats(struct balun_space *space, struct balun_stats *ret_stats)
 	}
 	if (remote_of(space))
 		return remote_of(space)->stats(space, ret_stats);
+	err = api_enter(space, &en);
+	if (err)
+		return err;
 	core_stats_read(space, ret_stats);
 	ret_stats->metadata_bytes = space->engine->metadata(space->e) + hint_bytes(space->hints);
 	env_mutex_lock(&space->devices_lock);
@@ -538,7 +531,7 @@ int balun_stats(struct balun_space *space, struct balun_stats *ret_stats)
 		if (space->device[i])
 			ret_stats->metadata_bytes += core_device_metadata(space->device[i]);
 	env_mutex_unlock(&space->devices_lock);
-	return 0;
+	return api_leave(&en, 0);
 }
 
 int balun_engine_info(unsigned int i, struct balun_engine_info *ret_info)
@@ -574,22 +567,27 @@ int balun_fault(struct balun_device *dev, struct balun_space *space, uint64_t va
 		err = check_range(va, len) ? -EFAULT : 0;
 	if (err)
 		return err;
-	if (core_device_get(space, dev->id) != dev)
-		return -ENODEV; /* it is closing, and so is its driver: nobody else has its slot */
 	err = api_enter(space, &en);
-	if (!err)
-		err = api_leave(&en, core_device_fault(dev, va, len, access));
+	if (err)
+		return err;
+	if (core_device_get(space, dev->id) != dev)
+		return api_leave(&en, -ENODEV); /* it is closing, and its slot nobody else's */
+	err = core_device_fault(dev, va, len, access);
 	core_device_put(dev);
-	return err;
+	return api_leave(&en, err);
 }
 
 int balun_fence(struct balun_space *space)
 {
+	struct entry en;
 	int err = check_space(space);
 
 	if (!err && remote_of(space))
 		return remote_of(space)->fence(space);
 	if (!err)
-		space->engine->fence(space->e);
-	return err;
+		err = api_enter(space, &en);
+	if (err)
+		return err;
+	space->engine->fence(space->e);
+	return api_leave(&en, 0);
 }

@@ -499,14 +499,23 @@ static int command_of(const struct balun_driver *d, void *priv, struct balun_spa
 	return d->command ? d->command(priv, sp, c) : -EINVAL;
 }
 
+/* the driver's part may take long, and calls us again: only ours is bracketed */
 static int device_command(struct balun_device *dev, const struct balun_command *c)
 {
+	struct balun_space *sp = dev->space;
+	uint64_t cookie[8];
+	bool entered;
 	int err;
 
-	if (!core_device_enter(dev))
+	sp->engine->enter(sp->e, cookie);
+	entered = core_device_enter(dev);
+	sp->engine->leave(sp->e, cookie);
+	if (!entered)
 		return -ENODEV;
-	err = command_of(dev->drv, dev->priv, dev->space, c);
+	err = command_of(dev->drv, dev->priv, sp, c);
+	sp->engine->enter(sp->e, cookie);
 	core_device_leave(dev);
+	sp->engine->leave(sp->e, cookie);
 	return err;
 }
 

@@ -130,14 +130,17 @@ void balun_device_lost(struct balun_device *dev)
 {
 	struct balun_space *sp = dev->space;
 	uint32_t bit = 1u << dev->id;
+	uint64_t cookie[8];
 	bool first;
 
 	if (sp->engine->remote)
 		return; /* whose driver is elsewhere: that one says so */
+	sp->engine->enter(sp->e, cookie);
 	env_mutex_lock(&sp->move_lock);
 	first = !(sp->lost & bit);
 	env_store(&sp->lost, sp->lost | bit);
 	env_mutex_unlock(&sp->move_lock);
+	sp->engine->leave(sp->e, cookie);
 	if (first)
 		env_log(0, "device %u (%s) is lost", dev->id, dev->name);
 }

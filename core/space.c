@@ -160,8 +160,10 @@ err_free:
 
 int core_space_end(struct balun_space *sp)
 {
+	uint64_t cookie[8];
 	int err = 0, i;
 
+	sp->engine->enter(sp->e, cookie);
 	env_live_end(&sp->live);
 	core_prefetch_destroy(sp);
 	env_mutex_lock(&sp->devices_lock);
@@ -170,6 +172,7 @@ int core_space_end(struct balun_space *sp)
 			err = -EIO;
 	env_mutex_unlock(&sp->devices_lock);
 	core_moves_synchronize(sp);
+	sp->engine->leave(sp->e, cookie); /* whose end waits for all who are inside */
 	sp->engine->detach(sp->e);
 	core_works_free(sp);
 	hint_destroy(sp->hints);

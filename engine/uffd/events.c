@@ -14,6 +14,7 @@
 #include <sched.h>
 #include <sys/eventfd.h>
 #include <sys/ioctl.h>
+#include <sys/resource.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -27,6 +28,7 @@
 #define SPIN_PATIENCE 4
 
 #define PENDING 64 /* faults that wait have room at first */
+#define TRIES	16 /* at one of them, before the next is looked at */
 
 /* faults that are held back are looked at again so often: those of a block that thrashes, and those
  * that wait until more RAM is allowed, which more_fd tells */
@@ -199,6 +201,11 @@ static void on_event(struct uffd *u, const struct uffd_msg *m)
 	}
 }
 
+static void wake_fault(struct uffd *u, const struct uffd_msg *m)
+{
+	uffd_wake(u, m->arg.pagefault.address & ~(PAGE - 1), PAGE);
+}
+
 static void drop_pending(struct uffd *u, unsigned int i)
 {
 	memmove(u->pending + i, u->pending + i + 1, (--u->npending - i) * sizeof(*u->pending));
@@ -225,7 +232,7 @@ static void make_room(struct uffd *u)
 		u->pending = more;
 		u->pending_room = room;
 	} else {
-		uffd_wake(u, u->pending[0].arg.pagefault.address & ~(PAGE - 1), PAGE);
+		wake_fault(u, &u->pending[0]);
 		drop_pending(u, 0);
 	}
 }
@@ -241,35 +248,67 @@ static unsigned int find_pending(const struct uffd *u, const struct uffd_msg *m)
 	return i;
 }
 
-/* a thread waits for one page: from the one before it was woken */
+/* A thread waits for one page: from the one before it was woken. Or it is two, of the same number
+ * in two namespaces: then the one that makes way touches again. */
 static void queue_fault(struct uffd *u, const struct uffd_msg *m)
 {
 	unsigned int i = find_pending(u, m);
 
-	if (i < u->npending)
+	if (i < u->npending) {
+		wake_fault(u, &u->pending[i]);
 		drop_pending(u, i);
+	}
 	u->pending[u->npending++] = *m;
 }
 
 /* the fault that was just looked at waits on, unless its thread has come with another one */
 static void hold_fault(struct uffd *u, const struct uffd_msg *m)
 {
-	if (find_pending(u, m) < u->npending)
+	if (find_pending(u, m) < u->npending) {
+		wake_fault(u, m);
 		return;
+	}
 	make_room(u);
 	memmove(u->pending + u->nheld + 1, u->pending + u->nheld,
 		(u->npending++ - u->nheld) * sizeof(*m));
 	u->pending[u->nheld++] = *m;
 }
 
+/*
+ * The event of a fork is read with a descriptor, and the program may have taken all that it may
+ * have. It waits in fork() with the locks of its C library: so that one is beyond its limit.
+ */
+static ssize_t read_beyond(int fd, struct uffd_msg *ret)
+{
+	struct rlimit was, more;
+	ssize_t n;
+	int err;
+
+	if (getrlimit(RLIMIT_NOFILE, &was) || was.rlim_cur == RLIM_INFINITY)
+		return -1;
+	more.rlim_cur = was.rlim_cur + 1;
+	more.rlim_max = ENV_MAX(was.rlim_max, more.rlim_cur);
+	if (setrlimit(RLIMIT_NOFILE, &more))
+		return -1; /* at the hard limit, and without the right to raise it */
+	n = read(fd, ret, sizeof(*ret));
+	err = errno;
+	setrlimit(RLIMIT_NOFILE, &was);
+	errno = err;
+	return n;
+}
+
 /* reads once: events are handled, faults queued. Lock held. Returns whether anything came. */
 static bool read_some(struct uffd *u)
 {
 	struct uffd_msg msg;
+	ssize_t n;
 
 	make_room(u);
 	/* one at a time: an event must be handled before the next caller is let go */
-	if (read(u->caps.fd, &msg, sizeof(msg)) != sizeof(msg))
+	n = read(u->caps.fd, &msg, sizeof(msg));
+	if (n < 0 && errno == EMFILE)
+		n = read_beyond(u->caps.fd, &msg);
+	if (n != sizeof(msg))
 		return false;
 	if (msg.event == UFFD_EVENT_PAGEFAULT) {
 		queue_fault(u, &msg);
@@ -411,6 +450,7 @@ static const struct timespec *serve_pending(struct uffd *u)
 	while (u->nheld < u->npending) {
 		struct uffd_msg m = u->pending[u->nheld];
 		uint64_t va = m.arg.pagefault.address & ~(PAGE - 1);
+		unsigned int tries = TRIES;
 		int err;
 
 		drop_pending(u, u->nheld); /* serving it reads on */
@@ -418,10 +458,10 @@ static const struct timespec *serve_pending(struct uffd *u)
 			err = serve_fault(u, va, &m);
 			if (err == -EAGAIN)
 				uffd_drain_events(u);
-		} while (err == -EAGAIN);
-		if (err == -EBUSY || err == -ENOSPC) {
-			if (err == -EBUSY || !again)
-				again = err == -EBUSY ? &held_period : &starved_period;
+		} while (err == -EAGAIN && --tries);
+		if (err) {
+			if (err != -ENOSPC || !again)
+				again = err == -ENOSPC ? &starved_period : &held_period;
 			hold_fault(u, &m);
 		}
 	}

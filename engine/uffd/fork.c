@@ -97,14 +97,23 @@ static void fork_parent(void)
 	env_word_unlock(&uffd_life);
 }
 
+static void renew_told(void)
+{
+	if (told)
+		syscall(SYS_munmap, told, PAGE); /* the parent's */
+	told = shared_word();
+}
+
 /* The parent's engine is a copy nobody runs: its memory stays as it is, its context is closed
  * if the child has it. */
 static void fork_child(void)
 {
 	struct uffd *u = prepared;
 
-	if (!u)
-		return; /* the lock's holder is of another generation: it is free */
+	if (!u) { /* the lock's holder is of another generation: it is free */
+		renew_told();
+		return;
+	}
 	if (!u->files) {
 		close(u->caps.fd);
 		close(u->stop_fd);
@@ -114,9 +123,7 @@ static void fork_child(void)
 	env_store(&uffd_current, NULL);
 	if (told && u->caps.fork_event)
 		wait_for_parent();
-	if (told)
-		syscall(SYS_munmap, told, PAGE); /* the parent's */
-	told = shared_word();
+	renew_told();
 	uffd_leave(u, prepare_cookie);
 }
 
@@ -237,8 +244,8 @@ static void child_give(struct child *c, uint64_t va, const char *src, uint64_t l
 		if (err == ESRCH)
 			return; /* it has ended */
 		if (err != EEXIST && err != ENOENT)
-			env_log(0, "clone: page 0x%llx is missing in the child: %s",
-				(unsigned long long)to, strerror(err));
+			env_log(0, "clone: page 0x%llx is missing in the child: error %d",
+				(unsigned long long)to, err);
 		off += PAGE;
 	}
 }

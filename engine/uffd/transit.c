@@ -67,6 +67,8 @@ int uffd_move(struct uffd *u, uint64_t dst, uint64_t src, uint64_t len, uint64_t
 		unsaid = m.move > 0 || err == -EEXIST
 				 ? moved_unsaid(dst + *ret_done, src + *ret_done, len - *ret_done)
 				 : 0;
+		if (unsaid && !is_quiet(u)) /* it wakes only for what it says */
+			uffd_wake(u, dst + *ret_done, unsaid);
 		*ret_done += unsaid;
 		if (m.move > 0 || unsaid)
 			continue;

@@ -351,7 +351,7 @@ static uint64_t uffd_poison(void *e, unsigned int dev, uint64_t va, uint64_t len
 			env_log(0, "no memory to list lost pages at 0x%llx",
 				(unsigned long long)va);
 		release_range(u, va, r.len);
-		/* who waits there is woken by the reader, who finds neither a device nor a hole */
+		uffd_wake(u, va, r.len); /* who has touched it; POISON does so itself */
 		lost += r.len >> BALUN_PAGE_SHIFT;
 		va += r.len;
 	}

@@ -153,7 +153,7 @@ void uffd_unregister(struct uffd *u, uint64_t start, uint64_t end)
 	struct uffdio_range r = { .start = start, .len = end - start };
 
 	if (ioctl(u->caps.fd, UFFDIO_UNREGISTER, &r))
-		env_log(2, "unregister 0x%llx: %s", (unsigned long long)start, strerror(errno));
+		env_log(2, "unregister 0x%llx: error %d", (unsigned long long)start, errno);
 }
 
 /* before anything below @end can be taken: see touch() in inside.c for the other half */
