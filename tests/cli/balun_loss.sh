@@ -10,14 +10,8 @@ unset BALUN_LOG
 balun=$(readlink -f "$BUILD")/balun
 lossy=$(readlink -f "$BUILD")/tests/stress/lossy
 py=$(command -v /usr/bin/python3 || command -v python3)
-if ! "$balun" doctor --json 2>/dev/null | grep -q '"ok", "what": "engine uffd"'; then
-	skip loss "the engine uffd does not work here"
-	summary
-fi
-if ldd "$balun" | grep -qE 'lib[at]san'; then
-	skip loss 'this build has a sanitizer, which programs that it would be preloaded to have not'
-	summary
-fi
+needs_uffd loss
+needs_plain_build loss
 tmp=$(mktemp -d)
 servers=()
 finish() {
@@ -129,21 +123,14 @@ fi
 # ---- an NBD server that is killed ----
 
 serve() { # name
-	nbdkit -f -U "$tmp/$1" -P "$tmp/$1.pid" memory 512M 2>"$tmp/$1.log" &
-	servers+=($!)
-	until [ -s "$tmp/$1.pid" ]; do
-		kill -0 ${servers[-1]} 2>/dev/null || { fail "nbdkit: $(cat "$tmp/$1.log")"; summary; }
-		sleep 0.1
-	done
+	nbd_serve "$tmp/$1" memory 512M
+	servers+=($server)
 }
 kill_first() {
 	kill -9 "${servers[0]}"
 	wait "${servers[0]}" 2>/dev/null
 }
-if [ ! -x "$BUILD/balun-nbd" ] || ! command -v nbdkit >/dev/null; then
-	skip loss/nbd 'there is no nbdkit or no balun-nbd (packages nbdkit, libnbd-dev)'
-	summary
-fi
+has_nbd loss/nbd || summary
 serve one
 lossy 'killed server' kill_first --device "nbd:uri=nbd+unix:///?socket=$tmp/one"
 check "$status" -eq 0

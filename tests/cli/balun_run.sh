@@ -10,16 +10,8 @@ unset BALUN_LOG
 balun=$(readlink -f "$BUILD")/balun
 tmp=$(mktemp -d)
 trap 'rm -rf "$tmp"' EXIT
-if ! "$balun" doctor --json 2>/dev/null | grep -q '"ok", "what": "engine uffd"'; then
-	skip 'balun run' "the engine uffd does not work here"
-	summary
-fi
-
-# a program without a sanitizer takes no library with one
-if ldd "$balun" | grep -qE 'lib[at]san'; then
-	skip 'balun run' 'this build has a sanitizer, which the programs that it would be preloaded to have not'
-	summary
-fi
+needs_uffd 'balun run'
+needs_plain_build 'balun run'
 
 is() { # name, want, got
 	if [ "$2" = "$3" ]; then pass && echo "ok $1"; else fail "$1: \"$3\", not \"$2\""; fi

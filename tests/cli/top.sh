@@ -8,10 +8,7 @@ cd "$(dirname "$0")/../.." || exit 1
 export LC_ALL=C
 unset BALUN_LOG
 build=$(readlink -f "$BUILD")
-if ! "$build/balun" doctor --json 2>/dev/null | grep -q '"ok", "what": "engine uffd"'; then
-	skip 'balun top' "the engine uffd does not work here"
-	summary
-fi
+needs_uffd 'balun top'
 out=$(python3 tests/cli/top.py "$build/balun" "$build/tests/live/target" 2>&1)
 rc=$?
 echo "$out"

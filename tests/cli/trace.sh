@@ -8,10 +8,7 @@ cd "$(dirname "$0")/../.." || exit 1
 export LC_ALL=C
 unset BALUN_LOG
 build=$(readlink -f "$BUILD")
-if ! "$build/balun" doctor --json 2>/dev/null | grep -q '"ok", "what": "engine uffd"'; then
-	skip 'balun trace' "the engine uffd does not work here"
-	summary
-fi
+needs_uffd 'balun trace'
 tmp=$(mktemp -d)
 trap 'rm -rf "$tmp"' EXIT
 out=$(python3 tests/cli/trace.py "$build/balun" "$build/tests/live/target" "$tmp" 2>&1)

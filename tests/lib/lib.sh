@@ -21,6 +21,41 @@ report() {
 	shift
 	if [ "$rc" -eq 0 ]; then pass; else fail "$*"; fi
 }
+# has_sanitizer: a program without one takes no library with one
+has_sanitizer() {
+	ldd "$BUILD/balun" | grep -qE 'lib[at]san'
+}
+# needs_uffd NAME: ends here with a skip where the engine uffd does not work
+needs_uffd() {
+	"$BUILD/balun" doctor --json 2>/dev/null | grep -q '"ok", "what": "engine uffd"' && return
+	skip "$1" 'the engine uffd does not work here'
+	summary
+}
+# needs_plain_build NAME: ends here with a skip if programs cannot be preloaded with this build
+needs_plain_build() {
+	has_sanitizer || return 0
+	skip "$1" 'this build has a sanitizer, which programs that it would be preloaded to have not'
+	summary
+}
+# has_nbd NAME: whether a server can be begun; says why not
+has_nbd() {
+	[ -x "$BUILD/balun-nbd" ] && command -v nbdkit >/dev/null && return
+	skip "$1" 'there is no nbdkit or no balun-nbd (packages nbdkit, libnbd-dev)'
+	return 1
+}
+# nbd_serve SOCKET PLUGIN ARGUMENT...: begins a server and waits until it is ready: $server. It ends
+# with the script at the latest; SOCKET.pid and SOCKET.log are written
+nbd_serve() {
+	local socket=$1
+	shift
+	nbdkit -f --exit-with-parent -U "$socket" -P "$socket.pid" "$@" 2>"$socket.log" &
+	server=$!
+	# it writes the file when it is ready
+	until [ -s "$socket.pid" ]; do
+		kill -0 $server 2>/dev/null || { fail "nbdkit: $(cat "$socket.log")"; summary; }
+		sleep 0.1
+	done
+}
 summary() {
 	echo "$passed passed, $failed failed, $skipped skipped"
 	[ "$failed" -eq 0 ]

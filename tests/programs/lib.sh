@@ -113,7 +113,4 @@ same() {
 	fi
 }
 
-if ! "$balun" doctor --json 2>/dev/null | grep -q '"ok", "what": "engine uffd"'; then
-	skip programs 'the engine uffd does not work here'
-	summary
-fi
+needs_uffd programs

@@ -13,14 +13,8 @@ seed=${2:-$(od -An -N2 -tu2 /dev/urandom | tr -d ' ')}
 RANDOM=$seed
 balun=$(readlink -f "$BUILD")/balun
 grow=$(readlink -f "$BUILD")/tests/stress/grow
-if ! "$balun" doctor --json 2>/dev/null | grep -q '"ok", "what": "engine uffd"'; then
-	skip kill9/run "the engine uffd does not work here"
-	summary
-fi
-if ldd "$balun" | grep -qE 'lib[at]san'; then
-	skip kill9/run 'this build has a sanitizer, which programs that it would be preloaded to have not'
-	summary
-fi
+needs_uffd kill9/run
+needs_plain_build kill9/run
 tmp=$(mktemp -d)
 server=
 trap '[ -n "$server" ] && kill $server; rm -rf "$tmp"' EXIT
@@ -36,18 +30,11 @@ for d in lz4 file:size=512M 'crypt(file:size=512M)'; do
 	fi
 done
 # the helper's own copy tells it from those of others
-if [ -x "$BUILD/balun-nbd" ] && command -v nbdkit >/dev/null; then
+if has_nbd kill9/run/nbd; then
 	cp "$BUILD/balun-nbd" "$tmp/balun-nbd"
 	export BALUN_NBD_HELPER=$tmp/balun-nbd
-	nbdkit -f --exit-with-parent -U "$tmp/sock" -P "$tmp/pid" memory 512M 2>"$tmp/log" &
-	server=$!
-	until [ -s "$tmp/pid" ]; do
-		kill -0 $server 2>/dev/null || { fail "nbdkit: $(cat "$tmp/log")"; summary; }
-		sleep 0.1
-	done
+	nbd_serve "$tmp/sock" memory 512M
 	devices+=("nbd:uri=nbd+unix:///?socket=$tmp/sock")
-else
-	skip kill9/run/nbd 'there is no nbdkit or no balun-nbd (packages nbdkit, libnbd-dev)'
 fi
 [ ${#devices[@]} -eq 0 ] && summary
 
