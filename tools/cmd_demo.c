@@ -114,18 +114,19 @@ static int load_file(const struct options *o, struct graph **ret_g)
 
 /* ---- set-up ---- */
 
-/* NULL: the first engine that works; "sim": only the simulator does, and says why */
+/* The first of uffd and sim that works; if that is sim, says why. What else works here runs no
+ * functions of ours: it must neither be taken nor keep sim from being so. */
 static const char *pick_engine(void)
 {
 	struct balun_engine_info info = { .size = sizeof(info) };
 	unsigned int i;
 
 	for (i = 0; !balun_engine_info(i, &info); i++) {
-		if (info.works && strcmp(info.name, "sim"))
-			return NULL;
+		if (strcmp(info.name, "uffd"))
+			continue;
 		if (info.works)
-			break;
-		printf("note: the engine \"%s\" cannot be used here: %s\n", info.name, info.reason);
+			return "uffd";
+		printf("note: the engine \"uffd\" cannot be used here: %s\n", info.reason);
 		if (*info.remedy)
 			printf("      what to do: %s\n", info.remedy);
 	}
@@ -318,6 +319,12 @@ int cmd_demo(int argc, char **argv)
 	if (argc - optind > 1) {
 		tool_error(CMD, "one FILE at most; \"%s\" is a second", argv[optind + 1]);
 		return EXIT_USAGE;
+	}
+	if (o.engine && !strcmp(o.engine, "kernel")) {
+		tool_error(CMD,
+			   "the engine \"kernel\" runs no functions of this program, only those "
+			   "of its module; take uffd or sim");
+		return EXIT_IMPOSSIBLE;
 	}
 	if (optind < argc)
 		o.file = argv[optind];

@@ -13,9 +13,9 @@ case $? in
 *) fail "balun doctor: $("$BUILD/balun" doctor 2>&1 | grep '^NO')" ;;
 esac
 
-# run NAME ARGUMENT...
+# run NAME ARGUMENT...: $out is what it printed
 run() {
-	local name=$1 out rc
+	local name=$1 rc
 	shift
 	out=$("$BUILD/balun" demo "$@" 2>&1)
 	rc=$?
@@ -35,6 +35,37 @@ else
 fi
 run "sim" --engine sim $data
 run "sim, hammer" --engine sim --hammer 4 $data
+# where the module works and userfaultfd does not: the module runs no functions of the program
+if has_sanitizer; then
+	skip "the engine kernel alone" 'this build has a sanitizer: nothing can be loaded before it'
+else
+	tmp=$(mktemp -d)
+	trap 'rm -rf "$tmp"' EXIT
+	cat >"$tmp/engines.c" <<-'END'
+		#include "balun/balun.h"
+		#include <errno.h>
+
+		__attribute__((visibility("default")))
+		int balun_engine_info(unsigned int i, struct balun_engine_info *info)
+		{
+			static const struct balun_engine_info engine[] = {
+				{ .name = "uffd", .reason = "refused by the test" },
+				{ .name = "kernel", .works = true },
+				{ .name = "sim", .works = true },
+			};
+
+			if (i > 2)
+				return -ENOENT;
+			*info = engine[i];
+			return 0;
+		}
+	END
+	gcc -Wall -Werror -shared -fPIC -Iinclude -o "$tmp/engines.so" "$tmp/engines.c"
+	report $? "engines.so is not built"
+	LD_PRELOAD=$tmp/engines.so run "the engine kernel alone" tests/cli/data/status
+	[[ $out == *"refused by the test"*"engine: sim"* ]]
+	report $? "the engine kernel alone: $out"
+fi
 # what --engine asks for and this machine cannot do is not replaced
 if [ $real -eq 0 ]; then
 	"$BUILD/balun" demo --engine uffd $data >/dev/null 2>&1

@@ -14,6 +14,7 @@ t demo --hammer 65
 t demo --hammer -1
 t demo a b
 t demo --engine none data/status
+t demo --engine kernel data/status
 t top --frobnicate
 t top -d
 t top -d 0
