@@ -14,7 +14,6 @@
 #define EXIT_DIFFERS	1  /* failed, or something differs */
 #define EXIT_USAGE	2  /* bad command line or bad input */
 #define EXIT_IMPOSSIBLE 3  /* not possible on this machine */
-#define EXIT_SKIPPED	77 /* every test was skipped */
 
 int cmd_doctor(int argc, char **argv);
 int cmd_devices(int argc, char **argv);
