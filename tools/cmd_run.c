@@ -453,8 +453,9 @@ static void json_slot(FILE *f, const struct run_slot *p)
 		(unsigned long long)p->full_ns, (unsigned long long)p->lost);
 }
 
-/* @f: opened before the program began, so that a bad name is told then */
-static int write_stats(FILE *f, const struct run_shared *s, int status, uint64_t ns)
+/* @f: opened before the program began, so that a bad name is told then; what fails now is only said:
+ * the exit code is the program's */
+static void write_stats(FILE *f, const struct run_shared *s, int status, uint64_t ns)
 {
 	unsigned int i;
 	int err;
@@ -467,10 +468,8 @@ static int write_stats(FILE *f, const struct run_shared *s, int status, uint64_t
 	}
 	fputs("]}\n", f);
 	err = ferror(f);
-	if (!fclose(f) && !err)
-		return 0;
-	tool_error("run", "--stats: %s", strerror(errno));
-	return EXIT_USAGE;
+	if (fclose(f) || err)
+		tool_error("run", "--stats: what happened is not written: %s", strerror(errno));
 }
 
 /* ends as the program did */
@@ -530,8 +529,8 @@ int cmd_run(int argc, char **argv)
 		say_log(shared->log_fd);
 	if (shared && !o.quiet)
 		say(shared);
-	if (stats && write_stats(stats, shared, status,
-				 (t1.tv_sec - t0.tv_sec) * 1000000000LL + t1.tv_nsec - t0.tv_nsec))
-		return EXIT_USAGE;
+	if (stats)
+		write_stats(stats, shared, status,
+			    (t1.tv_sec - t0.tv_sec) * 1000000000LL + t1.tv_nsec - t0.tv_nsec);
 	return end_as(status);
 }

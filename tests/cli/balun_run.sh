@@ -35,6 +35,9 @@ is 'bad chaos' 2 "$(b --chaos x -- true 2>/dev/null; echo $?)"
 is 'bad device' 2 "$(b --resident 64M --device nosuch:x=1 -- true 2>/dev/null; echo $?)"
 is 'bad statistics' 2 "$(b --resident 64M --stats /nowhere/x -- touch "$tmp/began" 2>/dev/null; echo $?)"
 is 'bad statistics begin nothing' 1 "$(test -e "$tmp/began"; echo $?)"
+is 'full statistics' 7 "$(b --resident 64M --stats /dev/full -- sh -c 'exit 7' 2>/dev/null; echo $?)"
+is 'full statistics are told' 'balun run: --stats: what happened is not written: No space left on device' \
+	"$(b --resident 64M --stats /dev/full -- true 2>&1)"
 is 'found in .' 0 "$(cd "$tmp" && cp /bin/true mytrue && PATH=:/bin b --resident 64M -- mytrue; echo $?)"
 is 'its own options' '--resident x' "$(b --resident 64M echo --resident x)"
 
