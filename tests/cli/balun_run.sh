@@ -115,6 +115,10 @@ else
 	skip 'compressed, encrypted' "$("$balun" devices lz4 2>&1 | head -n 1)"
 fi
 is 'chaos' "$want" "$(b --chaos 20000 --device ram:mem=256M -- $py "$tmp/job.py" 128)"
+for last in no- ''; do
+	is "--${last}follow is the last" "${last:+no}" \
+		"$(b --resident 64M --no-follow --follow --${last}follow -- sh -c 'sh -c "[ -n \"\$LD_PRELOAD\" ] || echo no"')"
+done
 is 'no follow' "$want" "$(b --resident 32M --no-follow --device ram:mem=256M -- $py "$tmp/job.py" 128)"
 is 'another preload' "$want" "$(LD_PRELOAD=libm.so.6 b --resident 32M --device ram:mem=256M -- $py "$tmp/job.py" 128)"
 

@@ -6,5 +6,6 @@ t help doctor
 t doctor --help
 t devices --help
 t demo --help
+t run --help
 t top --help
 t trace --help
