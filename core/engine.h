@@ -109,7 +109,6 @@ struct engine_batch {
 	uint32_t origin[BALUN_BLOCK_PAGES];
 
 	void *engine; /* the engine's own, between collect and commit */
-	struct engine_batch *next_free;
 };
 
 /* end of the run of pages from i, below @end, that have the same status; by words where it can */

@@ -14,7 +14,6 @@
 #define NODE_BITS     9
 #define NODE_ENTRIES  (1u << NODE_BITS)
 #define TABLE_PAGES   (1ULL << (SOFTPT_VA_BITS - PT_PAGE_SHIFT))
-#define TABLE_BLOCKS  (TABLE_PAGES / BLOCK_PAGES)
 #define PARKED	      16
 #define CHUNK_SLOTS   63
 #define DEVICE_PAGES  (1u << 28)

@@ -10,8 +10,7 @@
 
 #define WRAP_SET_MAX 15 /* a spec has at most 16 drivers */
 /* of a batch: at most 2 MiB, in parts of a page or more */
-#define WRAP_SET_BATCH (2ULL << 20)
-#define WRAP_SET_OPS   512
+#define WRAP_SET_OPS 512
 
 struct wrap_set {
 	const char *name; /* the wrapper's */

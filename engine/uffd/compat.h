@@ -37,8 +37,7 @@ struct uffdio_move {
 	__u64 dst;
 	__u64 src;
 	__u64 len;
-#define UFFDIO_MOVE_MODE_DONTWAKE	 ((__u64)1 << 0)
-#define UFFDIO_MOVE_MODE_ALLOW_SRC_HOLES ((__u64)1 << 1)
+#define UFFDIO_MOVE_MODE_DONTWAKE ((__u64)1 << 0)
 	__u64 mode;
 	__s64 move;
 };
@@ -76,8 +75,6 @@ struct procmap_query {
 
 #ifndef PAGEMAP_SCAN /* 6.7 */
 #define PAGEMAP_SCAN	_IOWR('f', 16, struct pm_scan_arg)
-#define PAGE_IS_PRESENT (1 << 3)
-#define PAGE_IS_SWAPPED (1 << 4)
 #define PAGE_IS_PFNZERO (1 << 5)
 #define PAGE_IS_HUGE	(1 << 6)
 struct page_region {

@@ -218,7 +218,6 @@ static void thread_ends(void *p)
 	last_words(&word, &head);
 	store(&r->head, head);
 	store(&r->word, word);
-	ENV_STOP("thread-ends");
 	u = uffd_enter_here(cookie);
 	if (!u)
 		return; /* whatever space comes later sees the record */

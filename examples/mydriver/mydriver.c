@@ -41,7 +41,6 @@ struct my_dev {
 };
 
 /* A page-table entry is a page-aligned address with kind and permissions below it; 0 is none. */
-#define PTE_PERM(pte) ((pte)&7)
 #define PTE_KIND(pte) ((pte) >> 3 & 3)
 #define PTE_ADDR(pte) ((pte) & ~(BALUN_PAGE_SIZE - 1))
 
