@@ -26,6 +26,7 @@
 #define CORE_STRIPES	  64
 #define CORE_FAULT_NS	  1000000000ULL /* a device fault gives up with -EBUSY after this */
 #define CORE_DRAIN_NS	  10000000000ULL
+#define CORE_HOME_TRIES	  16 /* how often a page that failed is tried alone before it is lost */
 #define CORE_DEVICE_SLOTS (BALUN_MAX_DEVICES + 1)
 
 /**

@@ -2,8 +2,6 @@
 /* Bringing everything home: for a device that is closed, and before a fork. */
 #include "core/core.h"
 
-/* how often a page that a device will not give back is asked for, alone, before it is lost */
-#define HOME_TRIES 16
 #define NOMEM_WAIT 1000000ULL
 
 /* the first @len bytes of a run, whatever pins say; what became of its first page */
@@ -27,9 +25,9 @@ static enum engine_status home_run(struct balun_space *sp, unsigned int dev,
  * Returns how many pages were lost: poisoned and counted.
  *
  * Bounded: a run that fails is taken page by page, so that what can come does; a page is lost when
- * its copy has failed HOME_TRIES times alone, and at once on a device that is lost. Lack of memory
- * for a frame is waited out, as long as CORE_DRAIN_NS have not passed. The search begins at 0 each
- * time: what is poisoned is not away any more, and mremap() may move pages backwards.
+ * its copy has failed CORE_HOME_TRIES times alone, and at once on a device that is lost. Lack of
+ * memory for a frame is waited out, as long as CORE_DRAIN_NS have not passed. The search begins at
+ * 0 each time: what is poisoned is not away any more, and mremap() may move pages backwards.
  */
 uint64_t core_bring_home(struct balun_space *sp, unsigned int dev, enum balun_cause cause)
 {
@@ -58,7 +56,7 @@ uint64_t core_bring_home(struct balun_space *sp, unsigned int dev, enum balun_ca
 			env_sleep_ns(NOMEM_WAIT);
 			continue;
 		}
-		if (tries++ < HOME_TRIES)
+		if (tries++ < CORE_HOME_TRIES)
 			continue;
 		lost += core_lose(sp, r.dev, r.va, BALUN_PAGE_SIZE);
 	}

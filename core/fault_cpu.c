@@ -2,8 +2,6 @@
 /* A CPU touches memory that is on a device: it comes home, with what the policy says */
 #include "core/fault.h"
 
-/* how often the faulted page alone is tried again after its copy home failed */
-#define HOME_TRIES 16
 /* from this streak on (the policy's window is the block by then) whole blocks ahead, at most 8 */
 #define AHEAD_STREAK 5
 #define AHEAD_SHIFT  3u
@@ -15,7 +13,7 @@ static int home_alone(struct balun_space *sp, uint64_t block, unsigned int page)
 	unsigned int dev = 0;
 	int tries, err;
 
-	for (tries = 0; tries < HOME_TRIES; tries++) {
+	for (tries = 0; tries < CORE_HOME_TRIES; tries++) {
 		struct core_move mv = {
 			.va = block, .cause = BALUN_CAUSE_CPU_FAULT, .force = true, .page = page
 		};
