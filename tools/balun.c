@@ -10,6 +10,7 @@
 #include <getopt.h>
 #include <stdarg.h>
 #include <string.h>
+#include <time.h>
 
 static const struct command {
 	const char *name;
@@ -77,6 +78,14 @@ int tool_bad_option(const char *cmd, int argc, char **argv, int got)
 	else
 		tool_error(cmd, "unknown option %s; see balun %s --help", word, cmd);
 	return EXIT_USAGE;
+}
+
+uint64_t tool_now_ns(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	return ts.tv_sec * 1000000000ULL + ts.tv_nsec;
 }
 
 void tool_json(FILE *f, const char *s)

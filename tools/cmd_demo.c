@@ -249,7 +249,7 @@ out_objects:
 
 static int demo(const struct options *o)
 {
-	struct demo d = { .started = demo_now_ns() };
+	struct demo d = { .started = tool_now_ns() };
 	int code, ret;
 
 	code = load_file(o, &d.o.g);

@@ -21,7 +21,6 @@
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <sys/xattr.h>
-#include <time.h>
 #include <unistd.h>
 
 static const char help[] =
@@ -454,8 +453,8 @@ static void json_slot(FILE *f, const struct run_slot *p)
 		(unsigned long long)p->full_ns, (unsigned long long)p->lost);
 }
 
-/* @f: opened before the program began, so that a bad name is told then; what fails now is only said:
- * the exit code is the program's */
+/* @f: opened before the program began, so that a bad name is told then; what fails now is only
+ * said: the exit code is the program's */
 static void write_stats(FILE *f, const struct run_shared *s, int status, uint64_t ns)
 {
 	unsigned int i;
@@ -499,7 +498,7 @@ int cmd_run(int argc, char **argv)
 	FILE *stats = NULL;
 	char file[PATH_MAX];
 	const char *why;
-	struct timespec t0, t1;
+	uint64_t t0, ns;
 	int code = parse(argc, argv, &o), status, err;
 
 	if (code >= 0)
@@ -521,9 +520,9 @@ int cmd_run(int argc, char **argv)
 		tool_error("run", "--stats %s: %s", o.stats, strerror(errno));
 		return EXIT_USAGE;
 	}
-	clock_gettime(CLOCK_MONOTONIC, &t0);
+	t0 = tool_now_ns();
 	status = run_program(file, argv, &err);
-	clock_gettime(CLOCK_MONOTONIC, &t1);
+	ns = tool_now_ns() - t0;
 	if (status < 0)
 		return not_begun(argv[0], err);
 	if (shared)
@@ -531,7 +530,6 @@ int cmd_run(int argc, char **argv)
 	if (shared && !o.quiet)
 		say(shared);
 	if (stats)
-		write_stats(stats, shared, status,
-			    (t1.tv_sec - t0.tv_sec) * 1000000000LL + t1.tv_nsec - t0.tv_nsec);
+		write_stats(stats, shared, status, ns);
 	return end_as(status);
 }

@@ -22,7 +22,6 @@
 #include <sys/stat.h>
 #include <sys/un.h>
 #include <sys/wait.h>
-#include <time.h>
 #include <unistd.h>
 
 #define CMD	"trace"
@@ -72,14 +71,6 @@ static struct trace_process *process;
 static unsigned int nprocesses, refused;
 static struct trace_file file;
 static volatile sig_atomic_t interrupted;
-
-static uint64_t now_ns(void)
-{
-	struct timespec ts;
-
-	clock_gettime(CLOCK_MONOTONIC, &ts);
-	return ts.tv_sec * 1000000000ULL + ts.tv_nsec;
-}
 
 /* ---- rings ---- */
 
@@ -178,7 +169,7 @@ static int ring_add(int fd, pid_t pid, const char *socket)
 static void name_device(struct trace_process *p, unsigned int id)
 {
 	static struct live_space s;
-	uint64_t now = now_ns();
+	uint64_t now = tool_now_ns();
 	unsigned int i;
 
 	if (!id || id > BALUN_MAX_DEVICES || p->device[id][0] || !p->socket[0] ||
@@ -223,7 +214,7 @@ static void ring_read(struct ring *g, bool all)
 static void ring_look(struct ring *g)
 {
 	static struct live_space s;
-	uint64_t now = now_ns();
+	uint64_t now = tool_now_ns();
 
 	if (now - g->looked_ns < LOOK_NS || !g->p->socket[0])
 		return;
@@ -321,7 +312,7 @@ static void record(int listener, pid_t child, uint64_t until, int *ret_status)
 
 	while (running) {
 		running = child ? waitpid(child, ret_status, WNOHANG) == 0 : nrings > 0;
-		if (now_ns() >= until || (interrupted && !child))
+		if (tool_now_ns() >= until || (interrupted && !child))
 			running = false;
 		for (i = 0; i < nrings; i++)
 			p[i] = (struct pollfd){ .fd = ring[i].fd, .events = POLLIN };
@@ -457,7 +448,8 @@ static int begin(char **argv, int argc, bool is_program, uint32_t mib, uint64_t 
 	trace_begin(&file);
 	if (is_program)
 		return trace_program(argv, mib, path);
-	return trace_pid(pid, mib, seconds ? now_ns() + seconds * 1000000000 : UINT64_MAX, path);
+	return trace_pid(pid, mib, seconds ? tool_now_ns() + seconds * 1000000000 : UINT64_MAX,
+			 path);
 }
 
 int cmd_trace(int argc, char **argv)

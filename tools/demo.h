@@ -99,7 +99,6 @@ struct demo {
 	bool progress; /* a line of it stands on the terminal */
 };
 
-uint64_t demo_now_ns(void);
 /* 0 all equal; 1 something differs; -errno. Says which. */
 int demo_run_both(struct demo *d, unsigned int hammers);
 

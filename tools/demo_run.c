@@ -6,20 +6,11 @@
 #include "tool.h"
 
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
 
 #define CHUNK	    256		  /* packages per launch */
 #define PATIENCE_NS 2000000000ULL /* before progress is shown */
 #define DIFFS_SHOWN 3
-
-uint64_t demo_now_ns(void)
-{
-	struct timespec ts;
-
-	clock_gettime(CLOCK_MONOTONIC, &ts);
-	return ts.tv_sec * 1000000000ULL + ts.tv_nsec;
-}
 
 static void set_quiet(struct demo *d, bool on)
 {
@@ -34,7 +25,7 @@ static void set_quiet(struct demo *d, bool on)
 
 static void show_progress(struct demo *d, const char *what, uint64_t done, uint64_t all)
 {
-	if (demo_now_ns() - d->started < PATIENCE_NS || !isatty(STDERR_FILENO))
+	if (tool_now_ns() - d->started < PATIENCE_NS || !isatty(STDERR_FILENO))
 		return;
 	fprintf(stderr, "\r\033[K%s %lu of %lu", what, (unsigned long)done, (unsigned long)all);
 	d->progress = true;
@@ -162,14 +153,14 @@ static int run_once(struct demo *d, unsigned int number, uint64_t *ret_diffs)
 	uint64_t t0, t1, t2;
 	int ret;
 
-	t0 = demo_now_ns();
+	t0 = tool_now_ns();
 	ret = graph_solve(d->o.g, &a);
 	if (ret)
 		return ret;
-	t1 = demo_now_ns();
+	t1 = tool_now_ns();
 	set_quiet(d, false);
 	ret = launch_all(d);
-	t2 = demo_now_ns();
+	t2 = tool_now_ns();
 	if (!ret && d->mem.sim) {
 		/* hammers write in the simulated process: between reading it back and filling it
 		 * again they must rest */

@@ -11,9 +11,9 @@
 
 /* exit codes, documented in --help and balun(1) */
 #define EXIT_OK		0
-#define EXIT_DIFFERS	1  /* failed, or something differs */
-#define EXIT_USAGE	2  /* bad command line or bad input */
-#define EXIT_IMPOSSIBLE 3  /* not possible on this machine */
+#define EXIT_DIFFERS	1 /* failed, or something differs */
+#define EXIT_USAGE	2 /* bad command line or bad input */
+#define EXIT_IMPOSSIBLE 3 /* not possible on this machine */
 
 int cmd_doctor(int argc, char **argv);
 int cmd_devices(int argc, char **argv);
@@ -26,6 +26,8 @@ int cmd_trace(int argc, char **argv);
 void tool_error(const char *cmd, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 /* EXIT_USAGE for getopt's '?' and ':' */
 int tool_bad_option(const char *cmd, int argc, char **argv, int got);
+/* CLOCK_MONOTONIC */
+uint64_t tool_now_ns(void);
 /* a JSON string with its quotes */
 void tool_json(FILE *f, const char *s);
 /* "412.0 KiB" */

@@ -105,10 +105,7 @@ static void draw(const struct top *t)
 
 static int64_t now_ms(void)
 {
-	struct timespec ts;
-
-	clock_gettime(CLOCK_MONOTONIC, &ts);
-	return ts.tv_sec * 1000 + ts.tv_nsec / 1000000;
+	return tool_now_ns() / 1000000;
 }
 
 /* until the next look is due; false: the end */
