@@ -8,12 +8,10 @@
 #include <string.h>
 
 #include "bench/far.h"
+#include "tools/tool.h"
 
 #define WARM_UP	 2
 #define MAX_RUNS 201
-
-#define EXIT_IMPOSSIBLE 3 /* as tools/tool.h documents */
-#define EXIT_USAGE	2
 
 static const struct bench *const list[] = {
 	&bench_migrate_2m_ram, &bench_migrate_4k_ram,  &bench_migrate_2m_soft,
@@ -88,18 +86,6 @@ static int measure(const struct bench *b, struct bench_run *run, unsigned int ru
 	return err;
 }
 
-static void json_string(const char *s)
-{
-	putchar('"');
-	for (; *s; s++) {
-		if (*s == '"' || *s == '\\')
-			putchar('\\');
-		if ((unsigned char)*s >= ' ')
-			putchar(*s);
-	}
-	putchar('"');
-}
-
 static void report_missing(const struct bench *b, const char *why, int err, bool json)
 {
 	const char *word = err == -EOPNOTSUPP ? "skipped" : "failed";
@@ -108,7 +94,7 @@ static void report_missing(const struct bench *b, const char *why, int err, bool
 		why = strerror(-err);
 	if (json) {
 		printf("{\"bench\":\"%s\",\"%s\":", b->name, word);
-		json_string(why);
+		tool_json(stdout, why);
 		printf("}\n");
 	} else {
 		printf("%-24s %s: %s\n", b->name, word, why);
@@ -129,7 +115,7 @@ static void report(const struct bench *b, struct result *r, const char *detail, 
 			printf("\"target\":%.4g,\"target_of\":\"%s\",\"met\":%s,", b->target,
 			       b->target_on_value ? "value" : "ratio", met ? "true" : "false");
 		printf("\"detail\":");
-		json_string(detail);
+		tool_json(stdout, detail);
 		printf("}\n");
 		return;
 	}
@@ -280,6 +266,6 @@ int bench_main(int argc, char **argv)
 		skipped += err == -EOPNOTSUPP;
 	}
 	if (failed)
-		return 1;
-	return skipped == n ? EXIT_IMPOSSIBLE : 0;
+		return EXIT_DIFFERS;
+	return skipped == n ? EXIT_IMPOSSIBLE : EXIT_OK;
 }

@@ -26,9 +26,9 @@ check engine "$public|env/env\.h|core/[a-z_]+\.h|engine/(uffd|sim|client|kernel)
 check drivers "$public|env/env\.h|drivers/[a-z_]+\.h"
 check tools "$public|tools/[a-z_]+\.h|run/run\.h|bench/bench\.h|tests/conformance/conform\.h"
 check run "$public|run/run\.h"
-check bench "$public|bench/[a-z_]+\.h"
+check bench "$public|bench/[a-z_]+\.h|tools/tool\.h"
 check examples "$public"
-check tests/conformance "$public|env/env\.h|tests/conformance/[a-z_]+\.h"
+check tests/conformance "$public|env/env\.h|tools/tool\.h|tests/conformance/[a-z_]+\.h"
 check tests/matrix "$public"
 check tests/barrier "$public|env/env\.h|tests/(conformance|barrier)/[a-z_]+\.h"
 

@@ -7,6 +7,7 @@
  */
 #include "conform.h"
 #include "kit.h"
+#include "tools/tool.h"
 
 #include <fnmatch.h>
 #include <getopt.h>
@@ -149,20 +150,6 @@ static pid_t fork_child(void)
 	return pid;
 }
 
-static void json_string(const char *s)
-{
-	putchar('"');
-	for (; *s; s++) {
-		if (*s == '"' || *s == '\\')
-			printf("\\%c", *s);
-		else if ((unsigned char)*s < 0x20)
-			printf("\\u%04x", *s);
-		else
-			putchar(*s);
-	}
-	putchar('"');
-}
-
 static void report(struct run *r, const char *name, const char *result, const char *text,
 		   uint64_t ns)
 {
@@ -171,7 +158,7 @@ static void report(struct run *r, const char *name, const char *result, const ch
 	if (r->json) {
 		printf("%s\n    {\"name\": \"%s\", \"result\": \"%s\", \"ms\": %.1f, \"what\": ",
 		       any ? "," : "", name, result, ns / 1e6);
-		json_string(text);
+		tool_json(stdout, text);
 		printf("}");
 		any = true;
 		return;
@@ -285,7 +272,7 @@ int conform_main(int argc, char **argv)
 		return 2;
 	if (r.json) {
 		printf("{\n  \"driver\": ");
-		json_string(r.driver);
+		tool_json(stdout, r.driver);
 		printf(",\n  \"engine\": \"%s\",\n  \"seed\": %llu,\n  \"cases\": [", r.engine,
 		       (unsigned long long)r.seed);
 	}
