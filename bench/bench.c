@@ -105,13 +105,13 @@ static void report(const struct bench *b, struct result *r, const char *detail, 
 {
 	double value = median(r->value, r->runs), limit = median(r->limit, r->runs);
 	double ratio = median(r->ratio, r->runs), judged = b->target_on_value ? value : ratio;
-	bool met = !b->target || judged <= b->target;
+	bool has_target = b->target > 0 || b->target_on_value, met = judged <= b->target;
 
 	if (json) {
 		printf("{\"bench\":\"%s\",\"value\":%.6g,\"unit\":\"%s\",\"limit\":%.6g,"
 		       "\"ratio\":%.4g,\"runs\":%u,",
 		       b->name, value, b->unit, limit, ratio, r->runs);
-		if (b->target)
+		if (has_target)
 			printf("\"target\":%.4g,\"target_of\":\"%s\",\"met\":%s,", b->target,
 			       b->target_on_value ? "value" : "ratio", met ? "true" : "false");
 		printf("\"detail\":");
@@ -121,7 +121,7 @@ static void report(const struct bench *b, struct result *r, const char *detail, 
 	}
 	printf("%-24s %10.6g %-10s limit %10.6g  ratio %6.3f", b->name, value, b->unit, limit,
 	       ratio);
-	if (b->target)
+	if (has_target)
 		printf("  %s %.3g%s", met ? "within" : "MISSES", b->target,
 		       met ? "" : " (see METHOD.md)");
 	putchar('\n');

@@ -40,8 +40,8 @@ struct bench_run {
 struct bench {
 	const char *name, *unit;
 	const char *what, *limit_what;
-	double target;	      /* 0: none */
-	bool target_on_value; /* else on the ratio */
+	double target;	      /* on the ratio; 0: none */
+	bool target_on_value; /* on the value instead, where 0 is a target */
 	bool on_request; /* takes long, or changes the system while it runs: only by its name */
 	const void *arg; /* for run->arg */
 	unsigned int runs;
