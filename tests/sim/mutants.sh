@@ -28,8 +28,8 @@ declare -A elsewhere=([I8]='tests/conformance, tests/cli: real programs over uff
 	[I15]='tests/matrix: clone() over uffd')
 
 flags=(-std=gnu11 -D_GNU_SOURCE -DBALUN_DEBUG '-DBALUN_VERSION_STRING="0"' -O1 -g -w -I. -Iinclude)
-sources=(core/*.c engine/sim/*.c env/env_sim*.c env/env_text.c drivers/ram.c drivers/inject.c
-	tests/sim/*.c)
+sources=(core/*.c engine/sim/*.c env/env_sim*.c env/env_probe.c env/env_text.c
+	drivers/ram.c drivers/inject.c tests/sim/*.c)
 
 object() { # source
 	local o=${1//\//_}
