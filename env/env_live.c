@@ -3,9 +3,10 @@
  * What a process tells of its spaces (include/balun/live.h): one thread, from the first space on to
  * the last, that sleeps until somebody asks.
  *
- * The thread has a table of descriptors of its own, with nothing in it but its socket. So the
- * program never sees that: it may close all that it does not know, count what it has open, take any
- * number for its own, fork, and exec, and the socket is there as long as the process. It follows
+ * The thread has a table of descriptors of its own, with nothing in it but its socket and the
+ * connections: the one that is being answered, and that of a trace as long as somebody records. So
+ * the program never sees them: it may close all that it does not know, count what it has open, take
+ * any number for its own, fork, and exec, and they are there as long as the process. It follows
  * that nothing may be asked on this thread that needs a descriptor of the program or of an engine.
  * Everything it touches is on its own stack, static, or of the arena: it never waits for a page. It
  * makes its system calls directly, for who replaces libc's functions (a sanitizer, a library that

@@ -1,4 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR MIT */
+/*
+ * What core has mapped on the probe, by address, and the address that each page of device
+ * memory is mapped at: so a page that is mapped twice is seen when it happens.
+ */
 #include "probe_table.h"
 
 #define ENTRY_VALID 8u

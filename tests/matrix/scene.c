@@ -1,4 +1,12 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR MIT */
+/*
+ * A parent's memory in a state, kept so by threads of its own until scene_stop(): touched and sent
+ * away again, or written by the device; and what the child of that moment must find. Busy threads,
+ * which map and move memory of their own and begin threads, are here too.
+ *
+ * No order is made by time: counters that only grow say that a thread was at work, before the
+ * process is made and after it.
+ */
 #include "scene.h"
 
 #include <linux/capability.h>
