@@ -62,7 +62,7 @@ done < <(python3 tests/abi/api.py functions)
 bad=
 for f in $(printf '%s\n' "${all[@]}" | grep -E '\.sh$|^\.ci/run$'); do
 	bash -n "$f" 2>/dev/null || bad+=" $f"
-	case $f in tests/lib/lib.sh | tests/cli/cases/*) ;; # sourced, not run
+	case $f in tests/lib/lib.sh | tests/programs/lib.sh | tests/cli/cases/*) ;; # sourced, not run
 	 *) [ -x "$f" ] || bad+=" $f(not executable)" ;; esac
 done
 [ -z "$bad" ]
