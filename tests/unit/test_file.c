@@ -607,6 +607,7 @@ static void block_device(void **state)
 {
 	char path[64], text[128];
 	int backing = -1, loop = loop_open(path, sizeof(path), (16 << 20) + 4096, &backing), excl;
+	size_t at;
 	struct dev d;
 
 	if (loop < 0) {
@@ -618,10 +619,13 @@ static void block_device(void **state)
 	dev_close(&d); /* as after an option that core does not know */
 	assert_int_equal(OPEN(&d, text), 0);
 	assert_int_equal(d.desc.mem_bytes, 16 << 20);
-	page_make(d.sys, PAGE_RANDOM, 1);
-	assert_int_equal(dev_put(&d, 0, d.sys, PAGE), 0);
-	assert_int_equal(dev_get(&d, 0, d.sys + PAGE, PAGE), 0);
-	assert_memory_equal(d.sys, d.sys + PAGE, PAGE);
+	/* where open() has tried a page, and far from there */
+	for (at = 0; at <= 15 << 20; at += 15 << 20) {
+		page_make(d.sys, PAGE_RANDOM, 1 + at);
+		assert_int_equal(dev_put(&d, at, d.sys, PAGE), 0);
+		assert_int_equal(dev_get(&d, at, d.sys + PAGE, PAGE), 0);
+		assert_memory_equal(d.sys, d.sys + PAGE, PAGE);
+	}
 	/* nobody mounts it meanwhile */
 	assert_int_equal(open(path, O_RDWR | O_EXCL), -1);
 	dev_close(&d);
