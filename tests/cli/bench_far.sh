@@ -3,8 +3,12 @@
 #
 # The far benches leave nothing behind: no swap, no zram device, no cgroup, no file, no process;
 # also when they are interrupted, or killed. Without root they are skipped with a reason.
+# Usage: [SEED=N] tests/cli/bench_far.sh     the moments of the signals, as a run with that seed had them
 cd "$(dirname "$0")/../.." || exit 1
 . tests/lib/lib.sh
+seed=${SEED:-$(od -An -N2 -tu2 /dev/urandom | tr -d ' ')}
+RANDOM=$seed
+echo "seed $seed"
 balun=$(readlink -f "$BUILD")/balun
 [ -x "$balun" ] || { fail "no $balun: build first" && summary; }
 tmp=$(mktemp -d /var/tmp/balun-test-far-XXXXXX)
@@ -47,10 +51,11 @@ for name in far_lz4_seq_write_2x far_file_seq_write_2x; do
 			[ "$(state)" != "$before" ] && break
 			sleep 0.05
 		done
-		sleep 0.$((RANDOM % 10))
+		at=0.$((RANDOM % 10))
+		sleep $at
 		kill -$sig -- -$pid 2>/dev/null
 		wait $pid 2>/dev/null
-		if state_diff=$(settled "$before"); then pass; else fail "$name, SIG$sig, leaves: $state_diff"; fi
+		if state_diff=$(settled "$before"); then pass; else fail "seed $seed: $name, SIG$sig after $at s, leaves: $state_diff"; fi
 	done
 done
 summary
