@@ -53,18 +53,23 @@ is 'sent signal' '5 up got' "$? $(tr '\n' ' ' <"$tmp/sig" | sed 's/ $//')"
 "$balun" run --quiet --resident 64M -- sleep 1000.25 &
 pid=$!
 child=
-while kill -0 $pid 2>/dev/null && ! grep -q sleep "/proc/${child:-0}/cmdline" 2>/dev/null; do
+while ! grep -q '^sleep' "/proc/${child:-none}/cmdline" 2>/dev/null; do
 	child=$(pgrep -P $pid)
+	kill -0 $pid 2>/dev/null || { child= && break; }
 	sleep 0.01
 done
 kill -9 $pid
 { wait $pid; } 2>/dev/null
-for _ in $(seq 1000); do
-	kill -0 "$child" 2>/dev/null || break
-	sleep 0.01
-done
-if kill -0 "$child" 2>/dev/null; then fail 'killed, and the program lives on'; fi
-pass && echo 'ok killed with it'
+[ -n "$child" ]
+report $? 'killed with it: balun has ended before its program began'
+if [ -n "$child" ]; then
+	for _ in $(seq 1000); do
+		kill -0 "$child" 2>/dev/null || break
+		sleep 0.01
+	done
+	! kill -0 "$child" 2>/dev/null
+	report $? 'killed, and the program lives on'
+fi
 
 # ---- what it refuses ----
 
