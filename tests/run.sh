@@ -253,7 +253,7 @@ functional() { # what every kind of build runs
 	suite examples $((30 * slow)) tests/cli/examples.sh
 	suite demo $((60 * slow)) tests/cli/demo.sh
 	suite cli $((60 * slow)) tests/cli/run.sh
-	suite run $((400 * slow)) tests/cli/balun_run.sh
+	suite run $((120 * slow)) tests/cli/balun_run.sh
 	suite run/loss $((120 * slow)) tests/cli/balun_loss.sh
 	suite top $((120 * slow)) tests/cli/top.sh
 	suite trace $((120 * slow)) tests/cli/trace.sh

@@ -143,7 +143,7 @@ full() { $py -c "import json; print(json.load(open('$tmp/stats'))['processes'][0
 if "$balun" devices file >/dev/null 2>&1; then
 	grown="$BUILD/tests/stress/grow"
 	for way in mmap huge arenas small large one; do
-		grow "grow $way" $most --device file:path=/dev/shm,size=512M -- "$grown" $way 160
+		grow "grow $way" $most --device file:path=/dev/shm,size=512M -- "$grown" $way 256
 		is "grow $way: not full" False "$(full)"
 	done
 	for way in mmap small large; do
@@ -195,10 +195,10 @@ if "$balun" devices file >/dev/null 2>&1; then
 	grow 'an allocator of its own' $most --device file:path=/dev/shm,size=512M -- "$tmp/own"
 	# no place left: then the limit cannot be kept, nothing waits, and it is said
 	for way in mmap small; do
-		grow "grow $way, full" 400000 --device file:path=/dev/shm,size=64M -- "$grown" $way 160 2
+		grow "grow $way, full" 400000 --device file:path=/dev/shm,size=64M -- "$grown" $way 256 2
 		is "grow $way: full" True "$(full)"
 	done
-	is 'full is said' 'above the limit' "$("$balun" run --resident 64M --device file:path=/dev/shm,size=64M -- "$grown" mmap 160 2>&1 |
+	is 'full is said' 'above the limit' "$("$balun" run --resident 64M --device file:path=/dev/shm,size=64M -- "$grown" mmap 256 2>&1 |
 		grep -o 'above the limit')"
 else
 	skip 'grow' "$("$balun" devices file 2>&1 | head -n 1)"
