@@ -16,13 +16,66 @@
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
 #include <sys/un.h>
 #include <sys/wait.h>
 
 #include "balun/live.h"
 #include "env/env.h"
 
-#define MB (1ULL << 20)
+#define MB	(1ULL << 20)
+#define LIMIT_S 30
+
+/* ---- what a test waits for ---- */
+
+static const char *waits_for = "";
+
+static void hangs(int sig)
+{
+	char text[200];
+	int n = snprintf(text, sizeof(text), "FAIL after %d s nothing has come of it: %s\n",
+			 LIMIT_S, waits_for);
+
+	(void)sig;
+	if (write(STDOUT_FILENO, text, n) == n)
+		_exit(1);
+	_exit(2);
+}
+
+/* What follows, up to the next call, ends within LIMIT_S or the test fails: where a call sleeps,
+ * too */
+static void wait_for(const char *what)
+{
+	waits_for = what;
+	alarm(LIMIT_S);
+}
+
+static int each(void **state)
+{
+	(void)state;
+	wait_for("a test");
+	return 0;
+}
+
+/* it goes with us, also where a wait has failed */
+static pid_t child_begin(void)
+{
+	pid_t pid = fork();
+
+	assert_true(pid >= 0);
+	if (!pid)
+		prctl(PR_SET_PDEATHSIG, SIGKILL);
+	return pid;
+}
+
+static int child_end(pid_t pid)
+{
+	int status;
+
+	wait_for("the end of a child");
+	assert_int_equal(waitpid(pid, &status, 0), pid);
+	return status;
+}
 
 /* ---- the other side ---- */
 
@@ -51,14 +104,20 @@ static void name_of(pid_t pid, char *ret, size_t size)
 	fclose(f);
 }
 
-static int connect_to(const char *name)
+static int connect_fd(int fd, const char *name)
 {
 	struct sockaddr_un to = { .sun_family = AF_UNIX };
+
+	memcpy(to.sun_path + 1, name, strnlen(name, sizeof(to.sun_path) - 1));
+	return connect(fd, (struct sockaddr *)&to,
+		       offsetof(struct sockaddr_un, sun_path) + 1 + strlen(name));
+}
+
+static int connect_to(const char *name)
+{
 	int fd = socket(AF_UNIX, SOCK_SEQPACKET, 0);
 
-	snprintf(to.sun_path + 1, sizeof(to.sun_path) - 1, "%s", name);
-	if (connect(fd, (struct sockaddr *)&to,
-		    offsetof(struct sockaddr_un, sun_path) + 1 + strlen(name))) {
+	if (connect_fd(fd, name)) {
 		close(fd);
 		return -1;
 	}
@@ -74,6 +133,7 @@ static ssize_t ask(const char *name, const void *q, size_t len, struct balun_liv
 	memset(ret, 0, sizeof(*ret));
 	if (fd < 0)
 		return -1;
+	wait_for("an answer");
 	n = send(fd, q, len, MSG_NOSIGNAL); /* who is just ending may have taken us on */
 	if (n >= 0)
 		n = recv(fd, ret, sizeof(*ret), 0);
@@ -164,8 +224,7 @@ static void refuses(void **state)
 /* in a child with another user id: the answer to what it asks the parent */
 static int asked_as(uid_t uid)
 {
-	int status;
-	pid_t pid = fork();
+	pid_t pid = child_begin();
 
 	if (!pid) {
 		if (setresuid(uid, uid, uid))
@@ -173,8 +232,7 @@ static int asked_as(uid_t uid)
 		look(name, 0, &a);
 		_exit(-a.err);
 	}
-	waitpid(pid, &status, 0);
-	return WEXITSTATUS(status);
+	return WEXITSTATUS(child_end(pid));
 }
 
 static void users(void **state)
@@ -235,6 +293,7 @@ static unsigned int answering(char state)
 /* a thread that is joined is in the kernel's list a bit longer */
 static void none_answers(void)
 {
+	wait_for("the end of the thread that answers");
 	while (answering(0))
 		env_yield();
 }
@@ -243,8 +302,8 @@ static void not_in_the_way(void **state)
 {
 	unsigned int fds, threads;
 	struct env_live l = { 0 };
-	int fd, status;
 	pid_t pid;
+	int fd;
 
 	none_answers();
 	fds = count_in("/proc/self/fd");
@@ -256,7 +315,7 @@ static void not_in_the_way(void **state)
 	none_answers();
 
 	/* what daemons do: in a child, for cmocka's sake */
-	pid = fork();
+	pid = child_begin();
 	if (!pid) {
 		int pipes[2];
 
@@ -275,8 +334,7 @@ static void not_in_the_way(void **state)
 		env_live_end(&l);
 		_exit(0);
 	}
-	waitpid(pid, &status, 0);
-	assert_int_equal(status, 0);
+	assert_int_equal(child_end(pid), 0);
 }
 
 /* who cannot open anything any more can still end, and begin again later */
@@ -287,7 +345,8 @@ static void no_descriptors(void **state)
 
 	none_answers();
 	begin(&l, "x");
-	while (!answering('S')) /* in accept(): before that it would end itself */
+	wait_for("the thread that answers to sleep"); /* before that it would end itself */
+	while (!answering('S'))
 		env_yield();
 	getrlimit(RLIMIT_NOFILE, &was);
 	none = (struct rlimit){ 0, was.rlim_max };
@@ -305,6 +364,81 @@ static void no_descriptors(void **state)
 	env_live_end(&l);
 }
 
+/* the id of the one thread that answers */
+static pid_t answering_tid(void)
+{
+	DIR *d = opendir("/proc/self/task");
+	struct dirent *e;
+	pid_t tid = 0;
+
+	assert_non_null(d);
+	while ((e = readdir(d))) {
+		char path[300], text[100] = "";
+		FILE *f;
+
+		snprintf(path, sizeof(path), "/proc/self/task/%s/comm", e->d_name);
+		f = fopen(path, "r");
+		if (f && fgets(text, sizeof(text), f) && !strcmp(text, "balun-live\n"))
+			tid = atoi(e->d_name);
+		if (f)
+			fclose(f);
+	}
+	closedir(d);
+	return tid;
+}
+
+/*
+ * It ends by itself where it gets no descriptor for who asks: the space can end all the same, while
+ * there is none (@limited) and later, and the next one is seen.
+ */
+static void ends_itself(bool limited)
+{
+	struct env_live l = { 0 }, more = { 0 };
+	struct rlimit was, none;
+	pid_t tid;
+	int fd;
+
+	none_answers();
+	begin(&l, "x");
+	tid = answering_tid();
+	assert_int_not_equal(tid, 0);
+	fd = socket(AF_UNIX, SOCK_SEQPACKET, 0);
+	getrlimit(RLIMIT_NOFILE, &was);
+	none = (struct rlimit){ 0, was.rlim_max };
+	setrlimit(RLIMIT_NOFILE, &none);
+	/* wherever it is, accept() is next, and fails; if it has been there nobody listens */
+	connect_fd(fd, name);
+	wait_for("a thread that gets no descriptor to end");
+	while (!syscall(SYS_tgkill, getpid(), tid, 0))
+		env_yield();
+	if (!limited)
+		setrlimit(RLIMIT_NOFILE, &was);
+	env_live_begin(&more, fill, "more"); /* nobody sees it */
+	env_live_end(&more);
+	env_live_end(&l);
+	env_live_begin(&l, fill, "y");
+	setrlimit(RLIMIT_NOFILE, &was);
+	close(fd);
+	if (!limited) {
+		name_of(getpid(), name, sizeof(name));
+		assert_int_equal(look(name, 0, &a), sizeof(a));
+		assert_string_equal(a.engine, "y");
+	}
+	env_live_end(&l);
+	none_answers();
+	begin(&l, "z");
+	assert_int_equal(look(name, 0, &a), sizeof(a));
+	assert_string_equal(a.engine, "z");
+	assert_int_equal(a.spaces, 1);
+	env_live_end(&l);
+}
+
+static void ends_by_itself(void **state)
+{
+	ends_itself(true);
+	ends_itself(false);
+}
+
 /* ---- fork ---- */
 
 static void forks(void **state)
@@ -318,7 +452,7 @@ static void forks(void **state)
 	begin(&l, "parent");
 	strcpy(mine, name);
 	assert_int_equal(pipe(up) | pipe(down), 0);
-	pid = fork();
+	pid = child_begin();
 	if (!pid) {
 		name_of(getpid(), name, sizeof(name));
 		byte = *name ? 'b' : 'a'; /* not before it has a space */
@@ -329,6 +463,7 @@ static void forks(void **state)
 			_exit(1);
 		pause();
 	}
+	wait_for("what a child says");
 	assert_int_equal(read(up[0], &byte, 1), 1);
 	assert_int_equal(byte, 'a');
 	assert_int_equal(write(down[1], "x", 1), 1);
@@ -345,7 +480,7 @@ static void forks(void **state)
 	assert_int_equal(look(mine, 0, &a), -1);
 	assert_int_equal(look(child, 0, &a), sizeof(a));
 	kill(pid, SIGKILL);
-	waitpid(pid, NULL, 0);
+	child_end(pid);
 	assert_int_equal(look(child, 0, &a), -1);
 	close(up[0]), close(up[1]), close(down[0]), close(down[1]);
 }
@@ -409,6 +544,7 @@ static int trace(uint32_t mib, struct balun_trace_ring **ret)
 	int fd = connect_to(name), mem;
 
 	assert_true(fd >= 0);
+	wait_for("an answer to who wants a trace");
 	assert_int_equal(send(fd, &q, sizeof(q), MSG_NOSIGNAL), sizeof(q));
 	assert_int_equal(recvmsg(fd, &m, 0), BALUN_LIVE_ERR_BYTES);
 	if (a.err) {
@@ -431,13 +567,21 @@ static void fire(unsigned int n)
 			env_probe_migrate(0x1000, 0x2000, BALUN_CAUSE_USER, 0, 3, 17);
 }
 
+static void none_traces(void)
+{
+	wait_for("the end of a trace");
+	while (ENV_PROBE_ON(migrate))
+		env_yield();
+}
+
 static void traces(void **state)
 {
 	const struct balun_trace_event *e;
 	struct balun_trace_ring *r, *second;
 	struct env_live l = { 0 };
-	int fd, status;
+	uint64_t end;
 	pid_t pid;
+	int fd;
 
 	begin(&l, "x");
 	fire(1); /* nobody listens */
@@ -460,13 +604,12 @@ static void traces(void **state)
 	assert_int_equal(e[1].cause, BALUN_CAUSE_USER);
 	assert_int_equal(e[1].to, 3);
 	/* a child has another's memory */
-	pid = fork();
+	pid = child_begin();
 	if (!pid) {
 		fire(1);
 		_exit(0);
 	}
-	waitpid(pid, &status, 0);
-	assert_int_equal(status, 0);
+	assert_int_equal(child_end(pid), 0);
 	assert_int_equal(r->head, 2);
 	/* full: dropped and counted; read: room again */
 	fire(r->slots);
@@ -482,11 +625,10 @@ static void traces(void **state)
 	fire(3);
 	/* the end, which is seen: the next can have it */
 	close(fd);
-	while (ENV_PROBE_ON(migrate))
-		env_yield();
+	none_traces();
 	munmap(r, MB + BALUN_TRACE_DATA);
-	while ((fd = trace(1, &r)) == -EBUSY)
-		;
+	for (end = env_now_ns() + LIMIT_S * 1000000000ULL; (fd = trace(1, &r)) == -EBUSY;)
+		assert_true(env_now_ns() < end); /* it is not busy for so long */
 	fire(1);
 	assert_int_equal(r->head, 1);
 	env_live_end(&l); /* and so does the space's */
@@ -517,8 +659,7 @@ static void traces_of_two(void **state)
 	fire(1);
 	assert_int_equal(r->head, 1); /* as before */
 	next = connect_to(not_this);  /* it wakes, and ends */
-	while (ENV_PROBE_ON(migrate))
-		env_yield();
+	none_traces();
 	close(next);
 	close(fd);
 	next = trace(1, &second);
@@ -529,6 +670,7 @@ static void traces_of_two(void **state)
 	munmap(r, MB + BALUN_TRACE_DATA);
 	munmap(second, MB + BALUN_TRACE_DATA);
 	close(next);
+	wait_for("the end of a thread that has been woken");
 	while ((next = connect_to(not_this)) >= 0)
 		close(next);
 	not_this[0] = 0;
@@ -537,13 +679,19 @@ static void traces_of_two(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(answers),	  cmocka_unit_test(refuses),
-		cmocka_unit_test(users),	  cmocka_unit_test(not_in_the_way),
-		cmocka_unit_test(no_descriptors), cmocka_unit_test(traces_of_two),
-		cmocka_unit_test(forks),	  cmocka_unit_test(hottest),
-		cmocka_unit_test(traces),
+		cmocka_unit_test_setup(answers, each),
+		cmocka_unit_test_setup(refuses, each),
+		cmocka_unit_test_setup(users, each),
+		cmocka_unit_test_setup(not_in_the_way, each),
+		cmocka_unit_test_setup(no_descriptors, each),
+		cmocka_unit_test_setup(ends_by_itself, each),
+		cmocka_unit_test_setup(traces_of_two, each),
+		cmocka_unit_test_setup(forks, each),
+		cmocka_unit_test_setup(hottest, each),
+		cmocka_unit_test_setup(traces, each),
 	};
 
 	signal(SIGPIPE, SIG_IGN);
+	signal(SIGALRM, hangs);
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
