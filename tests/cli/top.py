@@ -3,6 +3,7 @@
 
 top.py BALUN TARGET   both are paths; prints "ok NAME", "FAIL NAME: why" or "SKIP NAME: why"
 """
+import contextlib
 import json
 import os
 import pty
@@ -17,6 +18,28 @@ MIB = 1 << 20
 ROOT = os.geteuid() == 0
 
 
+LIMIT_S = 30
+waits_for = []
+
+
+def hangs(_sig, _frame):
+    raise TimeoutError('after %d s nothing has come of it: %s' % (LIMIT_S, waits_for[0]))
+
+
+@contextlib.contextmanager
+def within(what):
+    """who has not come to its end in LIMIT_S fails, also where it sleeps; of nested ones the outermost counts"""
+    waits_for.append(what)
+    if len(waits_for) == 1:
+        signal.alarm(LIMIT_S)
+    try:
+        yield
+    finally:
+        waits_for.pop()
+        if not waits_for:
+            signal.alarm(0)
+
+
 class Target:
     """tests/live/target.c, running"""
 
@@ -26,7 +49,8 @@ class Target:
         self.pid = int(self.answer().split()[1])
 
     def answer(self):
-        return self.p.stdout.readline().strip()
+        with within('an answer of the program'):
+            return self.p.stdout.readline().strip()
 
     def ask(self, line):
         self.p.stdin.write(line + '\n')
@@ -34,7 +58,8 @@ class Target:
 
     def stop(self):
         self.p.stdin.close()
-        self.p.wait()
+        with within('the end of the program'):
+            self.p.wait()
         self.p.stdout.close()
 
 
@@ -57,10 +82,11 @@ def one(pid, *args):
 
 def both(t):
     """its own counters and what it shows, while nothing moves: reading ahead goes on after a touch"""
-    after = t.ask('stats')
-    before = None
-    while before != after:
-        before, s, after = after, one(t.pid), t.ask('stats')
+    with within('a moment when nothing moves'):
+        after = t.ask('stats')
+        before = None
+        while before != after:
+            before, s, after = after, one(t.pid), t.ask('stats')
     return json.loads(after), s
 
 
@@ -99,15 +125,17 @@ def rates():
     t = Target('ram', '32')
     assert t.ask('out 16') == 'ok'
     p = subprocess.Popen([BALUN, 'top', '--json', '-d', '0.3', str(t.pid)], stdout=subprocess.PIPE, text=True)
-    first = json.loads(p.stdout.readline())['spaces'][0]
+    with within('the first look'):
+        first = json.loads(p.stdout.readline())['spaces'][0]
     assert first['per_second']['to_device']['user'] > 0
     assert t.ask('in 8') == 'ok'
     moved = 0
-    while not moved:
-        s = json.loads(p.stdout.readline())['spaces'][0]
-        r = s['per_second']
-        assert 0.2 < r['over_s'] < 30 and r['to_device']['user'] == 0, r
-        moved = sum(r['to_system'].values())
+    with within('a look that shows what has moved'):
+        while not moved:
+            s = json.loads(p.stdout.readline())['spaces'][0]
+            r = s['per_second']
+            assert 0.2 < r['over_s'] < 30 and r['to_device']['user'] == 0, r
+            moved = sum(r['to_system'].values())
     assert r['cpu_fault']['count'] > 0
     p.kill()
     p.wait()
@@ -130,7 +158,8 @@ def forked():
     assert t.ask('out 8') == 'ok'
     child = int(t.ask('fork').split()[1])
     assert child != t.pid and one(child)['moved']['to_device']['user'] == 0
-    t.p.wait()
+    with within('the end of a parent'):
+        t.p.wait()
     gone(t.pid)
     assert t.ask('in 8') == 'ok'
     t.stop()
@@ -217,10 +246,11 @@ def squatter():
     s.bind(b'\0balun-%d-%d-1' % (os.geteuid(), os.getpid()))
     s.listen(1)
     p = subprocess.Popen([BALUN, 'top', '--once', str(os.getpid())], stderr=subprocess.PIPE, text=True)
-    c = s.accept()[0]
-    c.recv(100)
-    c.send(b'\1' * 3000)
-    err = p.communicate()[1]
+    with within('balun top to ask, and to end'):
+        c = s.accept()[0]
+        c.recv(100)
+        c.send(b'\1' * 3000)
+        err = p.communicate()[1]
     assert p.returncode == 3 and 'another version' in err, err
     c.close()
     s.close()
@@ -248,12 +278,15 @@ def screen():
     read_until(fd, b'lz4')
     os.write(fd, b'q')
     out = b''
-    try:
-        while True:
-            out += os.read(fd, 65536)
-    except OSError:
-        pass
-    status = os.waitpid(pid, 0)[1]
+    with within('the end of balun top, after q'):
+        try:
+            while True:
+                out += os.read(fd, 65536)
+        except TimeoutError:
+            raise
+        except OSError:
+            pass
+        status = os.waitpid(pid, 0)[1]
     assert status == 0, status
     assert b'\x1b[?1049l' in out, out  # back to what was there before
     # one of those asked for ends: said so
@@ -264,7 +297,8 @@ def screen():
     read_until(fd2, b'balun top')
     a.stop()
     read_until(fd2, b'no Balun in it')
-    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 1
+    with within('the end of balun top, after that of the program'):
+        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 1
     os.close(fd)
     os.close(fd2)
     b.stop()
@@ -280,13 +314,15 @@ def run():
            'print("up",flush=True)\nsys.stdin.readline()'
     p = subprocess.Popen([BALUN, 'run', '--quiet', '--resident', '32M', '--device', 'lz4', '--', sys.executable,
                           '-c', code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-    assert p.stdout.readline() == 'up\n'
     mine = []
-    while not mine or not mine[0]['away']:
-        mine = [s for s in spaces() if s['policy'] == 'run' and parent(s['pid']) == p.pid]
-        assert p.poll() is None
+    with within('a program of balun run that has something away'):
+        assert p.stdout.readline() == 'up\n'
+        while not mine or not mine[0]['away']:
+            mine = [s for s in spaces() if s['policy'] == 'run' and parent(s['pid']) == p.pid]
+            assert p.poll() is None
     assert [d['name'] for d in mine[0]['devices']] == ['lz4', 'ram'], mine
-    p.communicate('\n')
+    with within('the end of a program of balun run'):
+        p.communicate('\n')
     return None
 
 
@@ -298,6 +334,7 @@ def parent(pid):
         return 0
 
 
+signal.signal(signal.SIGALRM, hangs)
 for test in figures, rates, closed, forked, ends, several, none, other_user, squatter, screen, run:
     try:
         why = test()

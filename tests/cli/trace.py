@@ -3,6 +3,7 @@
 
 trace.py BALUN TARGET DIR   DIR is for files; prints "ok NAME", "FAIL NAME: why" or "SKIP NAME: why"
 """
+import contextlib
 import glob
 import json
 import os
@@ -16,6 +17,28 @@ BALUN, TARGET, DIR = sys.argv[1:4]
 CAUSES = 'user device-fault cpu-fault prefetch eviction invalidate thrash teardown'.split()
 
 
+LIMIT_S = 30
+waits_for = []
+
+
+def hangs(_sig, _frame):
+    raise TimeoutError('after %d s nothing has come of it: %s' % (LIMIT_S, waits_for[0]))
+
+
+@contextlib.contextmanager
+def within(what):
+    """who has not come to its end in LIMIT_S fails, also where it sleeps; of nested ones the outermost counts"""
+    waits_for.append(what)
+    if len(waits_for) == 1:
+        signal.alarm(LIMIT_S)
+    try:
+        yield
+    finally:
+        waits_for.pop()
+        if not waits_for:
+            signal.alarm(0)
+
+
 class Target:
     """tests/live/target.c, running; @before: what runs it"""
 
@@ -27,7 +50,8 @@ class Target:
         self.pid = int(line.split()[1])
 
     def answer(self):
-        return self.p.stdout.readline().strip()
+        with within('an answer of the program'):
+            return self.p.stdout.readline().strip()
 
     def ask(self, line):
         self.p.stdin.write(line + '\n')
@@ -35,15 +59,17 @@ class Target:
 
     def quiet(self):
         """its counters, when nothing moves: reading ahead goes on after a touch, and so does who served it"""
-        after, before = json.loads(self.ask('stats')), None
-        while before != after or after['served'] != after['cpu_faults']:
-            before, after = after, json.loads(self.ask('stats'))
+        with within('a moment when nothing moves'):
+            after, before = json.loads(self.ask('stats')), None
+            while before != after or after['served'] != after['cpu_faults']:
+                before, after = after, json.loads(self.ask('stats'))
         return after
 
     def stop(self):
         self.p.stdin.close()
-        err = self.p.stderr.read()
-        self.p.wait()
+        with within('the end of the program'):
+            err = self.p.stderr.read()
+            self.p.wait()
         self.p.stdout.close()
         self.p.stderr.close()
         return err
@@ -55,14 +81,19 @@ class Tracer:
     def __init__(self, pid, name, *args):
         self.path = os.path.join(DIR, name)
         self.p = subprocess.Popen([BALUN, 'trace', '-o', self.path, *args, str(pid)], stderr=subprocess.PIPE, text=True)
-        while not os.path.exists(self.path) or not fd_of_ring(self.p.pid):
-            assert self.p.poll() is None, self.p.stderr.read()
+        with within('the beginning of a trace'):
+            while not os.path.exists(self.path) or not fd_of_ring(self.p.pid):
+                assert self.p.poll() is None, self.p.stderr.read()
 
     def end(self):
         self.p.send_signal(signal.SIGINT)
-        err = self.p.communicate()[1]
+        err = self.ended()
         assert self.p.returncode == 0, err
         return load(self.path)
+
+    def ended(self):
+        with within('the end of balun trace'):
+            return self.p.communicate()[1]
 
 
 def fd_of_ring(pid):
@@ -123,8 +154,9 @@ def program():
     for line in 'out 40', 'in 8', 'out 8', 'in 40':
         assert t.ask(line) == 'ok'
     own = t.quiet()
-    while not counted(path):
-        time.sleep(0.01)
+    with within('devices in the file'):
+        while not counted(path):
+            time.sleep(0.01)
     err = t.stop()
     assert t.p.returncode == 0, t.p.returncode
     assert 'events of 1 processes in ' + path in err and 'DROPPED' not in err, err
@@ -140,6 +172,13 @@ def program():
     assert p.returncode == 9 and load(path)['traceEvents'] == []
     p = subprocess.run([BALUN, 'trace', '-o', path, '--', './no-such'], stderr=subprocess.DEVNULL, check=False)
     assert p.returncode == 127
+
+
+def without_ring(t):
+    """it gives the memory back"""
+    with within('the memory of a trace given back'):
+        while fd_of_ring(t.pid):
+            assert t.ask('in 1') == 'ok'
 
 
 def running():
@@ -159,14 +198,12 @@ def running():
     for what in 'cpu_faults', 'evictions', 'invalidations':
         own[what] -= before[what]
     check(tracer.end(), own)
-    while fd_of_ring(t.pid):  # it gives the memory back
-        assert t.ask('in 1') == 'ok'
+    without_ring(t)
     # a tracer that is killed leaves it as it was, and the next one can come
     tracer = Tracer(t.pid, 'killed.json')
     tracer.p.kill()
-    tracer.p.communicate()
-    while fd_of_ring(t.pid):
-        assert t.ask('in 1') == 'ok'
+    tracer.ended()
+    without_ring(t)
     tracer = Tracer(t.pid, 'after.json')
     assert t.ask('out 4') == 'ok'
     assert [e for e in tracer.end()['traceEvents'] if e['cat'] == 'migrate']
@@ -180,7 +217,7 @@ def killed():
     assert t.ask('out 16') == 'ok'
     own = t.quiet()
     t.p.kill()
-    err = tracer.p.communicate()[1]
+    err = tracer.ended()
     assert tracer.p.returncode == 0, err
     check(load(tracer.path), own)
     t.stop()
@@ -272,6 +309,7 @@ def run():
     return None
 
 
+signal.signal(signal.SIGALRM, hangs)
 for test in program, running, killed, forked, refused, plot, notes, run:
     try:
         why = test()
