@@ -5,20 +5,19 @@
 # Usage: tests/stress/kill9.sh [ROUNDS]
 cd "$(dirname "$0")/../.." || exit 1
 . tests/lib/lib.sh
+. tests/lib/left.sh
 
 rounds=${1:-40}
 tmp=$(mktemp -d)
-trap 'rm -rf "$tmp"' EXIT
+trap 'left_end; rm -rf "$tmp"' EXIT
+mkdir "$tmp/files"
+left_begin "$tmp/files" kill9
+export TMPDIR=$tmp/files
 
 files() {
 	find /dev/shm /tmp /var/tmp -maxdepth 1 ! -type d -newer "$tmp/stamp" -name '*balun*' 2>/dev/null
 }
 touch "$tmp/stamp"
-# segments that a process of this id has made; memory of other kinds is in files, or goes with the last
-# process (what the whole system has of it also tells what others do)
-segments() {
-	awk -v pid="$1" 'NR > 1 && $5 == pid { print $2 }' /proc/sysvipc/shm
-}
 
 t0=$(date +%s%N)
 "$BUILD/balun" demo --hammer 2 >/dev/null 2>&1
@@ -26,7 +25,7 @@ report $? 'the demo fails without being killed'
 whole_ms=$((($(date +%s%N) - t0) / 1000000))
 
 for ((i = 0; i < rounds; i++)); do
-	setsid "$BUILD/balun" demo --hammer 2 >/dev/null 2>&1 &
+	left_run setsid "$BUILD/balun" demo --hammer 2 >/dev/null 2>&1 &
 	pid=$!
 	# moments spread over the whole run
 	at=$((whole_ms * i / rounds))
@@ -39,8 +38,8 @@ for ((i = 0; i < rounds; i++)); do
 	left=$(files)
 	[ -z "$left" ]
 	report $? "round $i: files are left: $left"
-	left=$(segments "$pid")
+	left=$(left_memory)
 	[ -z "$left" ]
-	report $? "round $i: shared memory is left: $left"
+	report $? "round $i: files without a name or shared memory are left: $left"
 done
 summary

@@ -5,6 +5,7 @@
 # Usage: tests/stress/kill9_run.sh [ROUNDS] [SEED]
 cd "$(dirname "$0")/../.." || exit 1
 . tests/lib/lib.sh
+. tests/lib/left.sh
 export LC_ALL=C
 unset BALUN_LOG
 
@@ -17,8 +18,9 @@ needs_uffd kill9/run
 needs_plain_build kill9/run
 tmp=$(mktemp -d)
 server=
-trap '[ -n "$server" ] && kill $server; rm -rf "$tmp"' EXIT
+trap '[ -n "$server" ] && kill $server; left_end; rm -rf "$tmp"' EXIT
 mkdir "$tmp/files"
+left_begin "$tmp/files" kill9/run
 export TMPDIR=$tmp/files
 
 devices=()
@@ -38,7 +40,7 @@ if has_nbd kill9/run/nbd; then
 fi
 [ ${#devices[@]} -eq 0 ] && summary
 
-# of a run: its session's, the helper, and who else has a file in the folder or memory of ours
+# of a run: its session's, and the helper
 left_processes() { # session
 	local p
 	for p in $(ps -o pid= -s "$1" 2>/dev/null); do
@@ -48,14 +50,13 @@ left_processes() { # session
 		[[ $(readlink "$p/exe" 2>/dev/null) == "$tmp"/* ]] && echo "${p#/proc/} balun-nbd"
 	done
 }
-left_memory() {
+left_files() { # with a name
 	find /dev/shm "$tmp/files" -newer "$tmp/stamp" \( -name '*balun*' -o -path "$tmp/files/*" \) 2>/dev/null
-	awk -v pid="$1" 'NR > 1 && ($5 == pid || $6 == pid) { print "segment", $2 }' /proc/sysvipc/shm
 }
 
 whole=()
 run() { # device
-	exec setsid "$balun" run --quiet --resident 16M --device "$1" -- "$grow" small 64 2 >/dev/null 2>&1
+	left_run setsid "$balun" run --quiet --resident 16M --device "$1" -- "$grow" small 64 2 >/dev/null 2>&1
 }
 for d in "${devices[@]}"; do
 	t0=$(date +%s%N)
@@ -84,7 +85,7 @@ for ((i = 0; i < rounds; i++)); do
 	done
 	[ -z "$left" ]
 	report $? "seed $seed, round $i, ${devices[n]} at $at ms: processes are left: $left"
-	left=$(left_memory $pid)
+	left=$(left_files)$(left_memory)
 	[ -z "$left" ]
 	report $? "seed $seed, round $i, ${devices[n]} at $at ms: files or shared memory are left: $left"
 done
