@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <linux/futex.h>
 #include <pthread.h>
+#include <sched.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -20,7 +21,7 @@
 
 #define PAGE  BALUN_PAGE_SIZE
 #define BLOCK BALUN_BLOCK_SIZE
-#define ROOM  (1UL << 30)
+#define ROOM  (4UL << 30)
 
 static struct balun_space *space;
 static struct balun_device *soft, *ram;
@@ -241,6 +242,97 @@ static void test_many(void **state)
 	munmap(p, MANY * BLOCK);
 }
 
+/* bytes that have come home, however; nothing else of the space moves meanwhile */
+static uint64_t home(void)
+{
+	struct balun_stats stats = { .size = sizeof(stats) };
+	uint64_t sum = 0;
+	unsigned int i;
+
+	assert_int_equal(balun_stats(space, &stats), 0);
+	for (i = 0; i < BALUN_NR_CAUSES; i++)
+		sum += stats.to_system[i];
+	return sum;
+}
+
+/*
+ * Reads in order until the reader is ahead: pages that nobody has touched come home. It is so from
+ * the end of the first block on, by one block; who gets there has it ahead by two or more.
+ */
+static void read_ahead(const char *p, char is)
+{
+	uint64_t before = home();
+	struct timespec begun, now;
+	size_t at;
+
+	for (at = 0; at < 3 * BLOCK; at += PAGE)
+		assert_int_equal(*(const volatile char *)(p + at), is);
+	clock_gettime(CLOCK_MONOTONIC, &begun);
+	while (home() - before <= 3 * BLOCK) {
+		clock_gettime(CLOCK_MONOTONIC, &now);
+		assert_true(now.tv_sec - begun.tv_sec < 30);
+		sched_yield();
+	}
+}
+
+/*
+ * An address that is unmapped while it is read ahead, and mapped again: nothing of what was there
+ * comes into it, and its touches wait as others.
+ *
+ * What is read ahead need not end with the mapping: the reader may go on at the address, and may
+ * bring home what is away there by then, as long as it has looked before nothing more is allowed.
+ * Before a page is sent away that must wait, a touch elsewhere is served: it is in no order, so the
+ * reader, which serves it, expects nothing ahead any more.
+ */
+#define AGAIN_LEN (16 * BLOCK)
+static void again(bool some_away)
+{
+	char *q = map(BLOCK), *p = map(AGAIN_LEN); /* @q is below: never ahead */
+	struct balun_counts c;
+	struct toucher t;
+	size_t at;
+
+	memset(q, 1, BLOCK);
+	memset(p, 1, AGAIN_LEN);
+	assert_int_equal(balun_migrate(space, p, AGAIN_LEN, soft, NULL), 0);
+	assert_int_equal(balun_migrate(space, q, PAGE, soft, NULL), 0);
+	read_ahead(p, 1);
+	assert_int_equal(munmap(p, AGAIN_LEN), 0);
+	assert_ptr_equal(mmap(p, AGAIN_LEN, PROT_READ | PROT_WRITE,
+			      MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0),
+			 p);
+	for (at = 0; at < AGAIN_LEN; at += PAGE)
+		assert_int_equal(p[at], 0);
+	memset(p, 2, AGAIN_LEN);
+	if (some_away) /* may be read ahead */
+		assert_int_equal(balun_migrate(space, p + AGAIN_LEN / 2, AGAIN_LEN / 2, soft, NULL),
+				 0);
+	(*(volatile char *)q)++;
+	assert_int_equal(balun_migrate(space, p + 5 * BLOCK, PAGE, soft, &c), 0);
+	assert_int_equal(c.moved, 1);
+	allow(0);
+	begin(&t, p + 5 * BLOCK);
+	assert_int_equal(waits(10000), 1);
+	assert_false(done(&t));
+	allow_any();
+	end(&t);
+	waits(0);
+	assert_int_equal(p[5 * BLOCK]--, 3);
+	assert_int_equal(p[0], 2);
+	assert_memory_equal(p, p + 1, AGAIN_LEN - 1);
+	munmap(p, AGAIN_LEN);
+	munmap(q, BLOCK);
+}
+
+/* new addresses each time, for what goes to and fro is not read ahead */
+static void test_again(void **state)
+{
+	unsigned int i;
+
+	for (i = 0; i < 20; i++)
+		again(i % 2);
+}
+
 /* where touches are not seen */
 static void test_refused(void **state)
 {
@@ -264,7 +356,7 @@ int main(void)
 		cmocka_unit_test(test_home),	cmocka_unit_test(test_fresh),
 		cmocka_unit_test(test_left),	cmocka_unit_test(test_host),
 		cmocka_unit_test(test_bounded), cmocka_unit_test(test_many),
-		cmocka_unit_test(test_refused),
+		cmocka_unit_test(test_again),	cmocka_unit_test(test_refused),
 	};
 
 	return cmocka_run_group_tests(tests, setup, teardown);
