@@ -13,6 +13,7 @@
 
 #include <errno.h>
 #include <pthread.h>
+#include <sched.h>
 #include <stdarg.h>
 #include <stdatomic.h>
 #include <stdint.h>
@@ -241,11 +242,19 @@ static void act_share(struct round *r)
 	close(go[1]);
 }
 
+static atomic_uint mapping; /* threads that do */
+
 static void *mapper(void *arg)
 {
+	bool first = true;
+
 	(void)arg;
-	while (!atomic_load(&over))
+	while (!atomic_load(&over)) {
 		munmap(mmap(NULL, PAGE, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0), PAGE);
+		if (first)
+			atomic_fetch_add(&mapping, 1);
+		first = false;
+	}
 	return NULL;
 }
 
@@ -262,7 +271,8 @@ static void act_peek(struct round *r)
 		if (pthread_create(&t[0], NULL, mapper, NULL) ||
 		    pthread_create(&t[1], NULL, mapper, NULL))
 			fail("pthread_create");
-		usleep(1000);
+		while (atomic_load(&mapping) < 2)
+			sched_yield();
 		if (process_vm_readv(getpid(), &to, 1, &from, 1, 0) != (ssize_t)PAGE)
 			fail("process_vm_readv");
 		check(r, buf, no, 1, "read by get_user_pages()");
