@@ -47,9 +47,9 @@ static inline void env_coherent_free(void *p, size_t bytes)
 void env_pages_huge(void *p, size_t bytes);
 /* whether [addr, addr + len) touches memory of the arena, pages or thread stacks of env */
 bool env_owns(uint64_t addr, uint64_t len);
-/* for tests, of env_user and env_sim: bytes that env_alloc hands out now */
+/* bytes that env_alloc hands out now (for metadata_bytes) */
 size_t env_alloc_bytes(void);
-/* the same: the n-th env_alloc from now fails (0: never) */
+/* test hook of env_user and env_sim: the n-th env_alloc from now fails (0: never) */
 void env_fail_alloc(uint64_t nth);
 
 /*

@@ -25,18 +25,53 @@
  */
 #define GFP_ASKED (GFP_KERNEL_ACCOUNT | __GFP_NOWARN | __GFP_RETRY_MAYFAIL)
 
-/* powers of two are aligned to themselves; larger than a page is to more than 64 bytes anyway */
+/* in front of every object; keeps the object aligned to 64 bytes */
+struct header {
+	size_t size;
+} __aligned(64);
+
+static atomic_long_t alloc_bytes = ATOMIC_LONG_INIT(0);
+static atomic64_t fail_countdown = ATOMIC64_INIT(0);
+
+static bool fails(void)
+{
+	return atomic64_read(&fail_countdown) && !atomic64_dec_return(&fail_countdown);
+}
+
+void env_fail_alloc(uint64_t nth)
+{
+	atomic64_set(&fail_countdown, nth);
+}
+
 void *env_alloc(size_t size)
 {
-	if (size > SIZE_MAX / 2)
+	size_t total = size + sizeof(struct header);
+	struct header *h;
+
+	if (size > SIZE_MAX / 2 || fails())
 		return NULL;
-	return kvzalloc(size < PAGE_SIZE ? roundup_pow_of_two(max_t(size_t, size, 64)) : size,
-			GFP_ASKED);
+	/* powers of two are aligned to themselves; larger than a page is so anyway */
+	h = kvzalloc(total < PAGE_SIZE ? roundup_pow_of_two(total) : total, GFP_ASKED);
+	if (!h)
+		return NULL;
+	h->size = total;
+	atomic_long_add(total, &alloc_bytes);
+	return h + 1;
 }
 
 void env_free(void *p)
 {
-	kvfree(p);
+	struct header *h = (struct header *)p - 1;
+
+	if (!p)
+		return;
+	atomic_long_sub(h->size, &alloc_bytes);
+	kvfree(h);
+}
+
+size_t env_alloc_bytes(void)
+{
+	return atomic_long_read(&alloc_bytes);
 }
 
 /* a large range, and where it begins: the allocator knows no alignment */

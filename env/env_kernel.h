@@ -47,6 +47,8 @@ void env_coherent_free(void *p, size_t bytes);
 static inline void env_pages_huge(void *p, size_t bytes)
 {
 }
+size_t env_alloc_bytes(void);
+void env_fail_alloc(uint64_t nth);
 /* kernel memory is in no program's address space */
 static inline bool env_owns(uint64_t addr, uint64_t len)
 {
