@@ -22,12 +22,50 @@ void frames_init(struct frames *f)
 	f->keep_full = ENV_MAX(4L, pages / FRAMES_KEEP_PART / (long)BALUN_BLOCK_PAGES);
 }
 
+/* a device's host memory or a slot: is all of the mapping the engine's own? */
+static bool is_own(const struct uffd *u, const struct vma *v)
+{
+	unsigned int i;
+
+	for (i = 1; i <= BALUN_MAX_DEVICES; i++) {
+		uint64_t base = (uintptr_t)u->device[i].host_base;
+
+		if (base && v->start >= base && v->end <= base + u->device[i].mem_bytes)
+			return true;
+	}
+	return v->end - v->start <= BLOCK && env_owns(v->start, v->end - v->start);
+}
+
+/*
+ * At the limit of mappings the kernel lets go of a part of one only with the rest of it. Nothing is
+ * missed there meanwhile: what holds content is present.
+ */
+static int unregister_around(struct uffd *u, uint64_t addr, uint64_t end, struct vma *ret)
+{
+	int err = maps_query(addr, ret);
+
+	if (err)
+		return err;
+	if (ret->start > addr || ret->end < end || !is_own(u, ret))
+		return -ENOMEM;
+	return uffd_unregister(u, ret->start, ret->end);
+}
+
 void frames_empty(struct uffd *u, uint64_t addr, uint64_t len)
 {
-	/* unregistered, the discard raises no event, so any thread may do it, also the reader */
-	uffd_unregister(u, addr, addr + len);
+	struct vma v = { .start = addr, .end = addr + len };
+
+	/*
+	 * Unregistered, the discard raises no event, so any thread may do it, also the reader.
+	 * Still registered it would wait for the reader, who may be this thread, or wait for its
+	 * lock.
+	 */
+	if (uffd_unregister(u, addr, addr + len) && unregister_around(u, addr, addr + len, &v)) {
+		env_log(0, "frames at 0x%llx cannot be emptied", (unsigned long long)addr);
+		return;
+	}
 	madvise((void *)(uintptr_t)addr, len, MADV_DONTNEED);
-	if (uffd_register(u, addr, addr + len))
+	if (uffd_register(u, v.start, v.end))
 		env_log(0, "frames cannot be registered again: %s", strerror(errno));
 }
 

@@ -237,7 +237,7 @@ void watch_raise(struct uffd *u, uint64_t end);
 int uffd_register(struct uffd *u, uint64_t start, uint64_t end);
 /* a watched range can be write-protected from now on, as the copying way needs it */
 int uffd_register_protect(struct uffd *u, uint64_t start, uint64_t end);
-void uffd_unregister(struct uffd *u, uint64_t start, uint64_t end);
+int uffd_unregister(struct uffd *u, uint64_t start, uint64_t end);
 
 /* frames.c */
 void frames_init(struct frames *f);

@@ -148,12 +148,14 @@ int uffd_register_protect(struct uffd *u, uint64_t start, uint64_t end)
 	return register_mode(u, start, end, UFFDIO_REGISTER_MODE_MISSING | UFFDIO_REGISTER_MODE_WP);
 }
 
-void uffd_unregister(struct uffd *u, uint64_t start, uint64_t end)
+int uffd_unregister(struct uffd *u, uint64_t start, uint64_t end)
 {
 	struct uffdio_range r = { .start = start, .len = end - start };
+	int err = ioctl(u->caps.fd, UFFDIO_UNREGISTER, &r) ? -errno : 0;
 
-	if (ioctl(u->caps.fd, UFFDIO_UNREGISTER, &r))
-		env_log(2, "unregister 0x%llx: error %d", (unsigned long long)start, errno);
+	if (err)
+		env_log(2, "unregister 0x%llx: error %d", (unsigned long long)start, -err);
+	return err;
 }
 
 /* before anything below @end can be taken: see touch() in inside.c for the other half */

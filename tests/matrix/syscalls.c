@@ -25,9 +25,10 @@
 #include <time.h>
 #include <unistd.h>
 
-#define LEN    (4 * MIB)
-#define ROUNDS 6
-#define IOVS   64
+#define LEN	 (4 * MIB)
+#define ROUNDS	 6
+#define IOVS	 64
+#define MAPPINGS 100000
 
 enum {
 	AWAY,
@@ -517,6 +518,37 @@ static void cell_user_mode_only(struct mx *m)
 	mx_verify(p, LEN, 1);
 }
 
+/*
+ * As many mappings as the kernel allows: what the program discards is emptied on the device, though
+ * the kernel cannot cut the device's memory in two.
+ */
+static void cell_mappings(struct mx *m)
+{
+	char *p = mx_away(m, LEN, 1), text[32] = "", *many;
+	int fd = open("/proc/sys/vm/max_map_count", O_RDONLY);
+	size_t max, i;
+
+	MX_CHECK(fd >= 0 && read(fd, text, sizeof(text) - 1) > 0);
+	close(fd);
+	max = strtoul(text, NULL, 10);
+	if (max > MAPPINGS)
+		mx_skip("%zu mappings are allowed here", max);
+	many = mmap(NULL, 2 * max * PAGE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE,
+		    -1, 0);
+	MX_CHECK(many != MAP_FAILED);
+	for (i = 1; i < 2 * max; i += 2)
+		if (syscall(SYS_mprotect, many + i * PAGE, PAGE, PROT_READ))
+			break;
+	MX_CHECK(i < 2 * max);
+	/* perhaps one is left: to cut out a page in the middle takes two */
+	mmap(NULL, PAGE, PROT_READ, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	MX_CHECK(!madvise(p + 64 * PAGE, PAGE, MADV_DONTNEED));
+	MX_CHECK(!munmap(many, 2 * max * PAGE));
+	mx_verify(p, 64 * PAGE, 1);
+	mx_verify(p + 64 * PAGE, PAGE, MX_ZEROS);
+	mx_verify(p + 65 * PAGE, LEN - 65 * PAGE, 1);
+}
+
 #define BOTH(name, fn, a)                                                                          \
 	{ name "/away", fn, a, AWAY, 0 },                                                          \
 	{                                                                                          \
@@ -540,6 +572,7 @@ const struct mx_cell cells_syscalls[] = {
 	{ "syscall/results/away", cell_results, 0, AWAY, 0 },
 	{ "syscall/mincore/away", cell_mincore, 0, AWAY, 0 },
 	{ "syscall/exec-arguments/away", cell_exec, 0, AWAY, 0 },
+	{ "syscall/madvise-all-mappings/away", cell_mappings, 0, AWAY, 0 },
 	{ "syscall/user-mode-only/away", cell_user_mode_only, 0, AWAY, MX_NO_SPACE },
 	{ NULL, NULL, 0, 0, 0 },
 };
