@@ -316,9 +316,9 @@ static void arena_init(void)
 		return;
 	tables[0] = r;
 	env_store(&tables[1], r + MAX_REGIONS);
-	region_add(r, 2 * len);
+	region_add((char *)r - PAGE, 2 * len + 2 * PAGE);
 	if (here)
-		region_add(here, PAGE);
+		region_add((char *)here - PAGE, 3 * PAGE);
 }
 
 static void arena_lock(void)
@@ -365,7 +365,7 @@ static void *map_owned(size_t len, size_t align)
 
 	if (!p)
 		return NULL;
-	if (region_add(p, len)) {
+	if (region_add((char *)p - PAGE, len + 2 * PAGE)) { /* the guards are ours, too */
 		unmap_guarded(p, len);
 		return NULL;
 	}
@@ -532,7 +532,7 @@ static void large_free(struct slab *s)
 	ASAN_UNPOISON_MEMORY_REGION(s, len);
 	leak_root(s, len, false);
 	/* not owned any more before the address can be anyone else's */
-	region_remove(s, len);
+	region_remove((char *)s - PAGE, len + 2 * PAGE);
 	unmap_guarded(s, len);
 }
 
@@ -618,7 +618,7 @@ void env_pages_free(void *p, size_t bytes)
 		return;
 	ASAN_UNPOISON_MEMORY_REGION(p, len);
 	arena_lock();
-	region_remove(p, len);
+	region_remove((char *)p - PAGE, len + 2 * PAGE);
 	pthread_mutex_unlock(&lock);
 	unmap_guarded(p, len);
 }

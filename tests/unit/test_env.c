@@ -130,6 +130,10 @@ static void test_pages(void **state)
 	assert_false(owned(q, 4096));
 	env_pages_free(NULL, 100);
 	assert_null(env_pages_alloc(0));
+	/* the pages that guard it are ours as well: who watches the program leaves them */
+	p = env_pages_alloc(8192);
+	assert_true(owned(p - 4096, 4096) && owned(p + 8192, 4096));
+	env_pages_free(p, 8192);
 
 	libc = malloc(100000);
 	assert_false(owned(libc, 100000));
