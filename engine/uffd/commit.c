@@ -219,8 +219,8 @@ static void put_back(struct uffd *u, struct transit *t, struct engine_batch *b, 
 		uffd_yield_to_events(u);
 	}
 	if (err)
-		env_log(0, "page 0x%llx could not be put back: %s", (unsigned long long)va,
-			strerror(-err));
+		env_log(0, "page 0x%llx could not be put back: error %d", (unsigned long long)va,
+			-err);
 	if (t->slot)
 		t->slot->spoiled = true;
 }
@@ -514,8 +514,8 @@ static void commit_home_run(struct uffd *u, struct transit *t, struct engine_bat
 		if (err == -EAGAIN)
 			uffd_yield_to_events(u);
 		else if (err && !done) {
-			env_log(1, "page 0x%llx cannot be installed: %s", (unsigned long long)va,
-				strerror(-err));
+			env_log(1, "page 0x%llx cannot be installed: error %d",
+				(unsigned long long)va, -err);
 			restore_home(u, t, b, i++);
 			n--;
 		}

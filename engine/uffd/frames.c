@@ -66,7 +66,7 @@ void frames_empty(struct uffd *u, uint64_t addr, uint64_t len)
 	}
 	madvise((void *)(uintptr_t)addr, len, MADV_DONTNEED);
 	if (uffd_register(u, v.start, v.end))
-		env_log(0, "frames cannot be registered again: %s", strerror(errno));
+		env_log(0, "frames cannot be registered again: error %d", errno);
 }
 
 static struct frame_slot *slot_new(struct uffd *u)
