@@ -268,8 +268,10 @@ abi() {
 	suite abi/mutants 60 tests/sim/mutants.sh --fit
 }
 
-variant() { # name, meson arguments...: another build directory, quietly
-	local log=$logs/build
+variant() { # name, meson arguments...: another build directory, quietly; if its suites are wanted
+	local log=$logs/build w any=${#wanted[@]}
+	for w in "${wanted[@]}"; do [[ $w == "$prefix"* || $prefix == "$w"* ]] && any=0; done
+	[ $any -eq 0 ] || return 1
 	BUILD=build-$1
 	shift
 	if ! { [ -f "$BUILD/meson-private/coredata.dat" ] && meson setup --reconfigure "$@" "$BUILD" ||
