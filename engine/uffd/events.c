@@ -201,9 +201,14 @@ static void on_event(struct uffd *u, const struct uffd_msg *m)
 	}
 }
 
+static uint64_t page_of(const struct uffd_msg *m)
+{
+	return m->arg.pagefault.address & ~(PAGE - 1);
+}
+
 static void wake_fault(struct uffd *u, const struct uffd_msg *m)
 {
-	uffd_wake(u, m->arg.pagefault.address & ~(PAGE - 1), PAGE);
+	uffd_wake(u, page_of(m), PAGE);
 }
 
 static void drop_pending(struct uffd *u, unsigned int i)
@@ -249,13 +254,16 @@ static unsigned int find_pending(const struct uffd *u, const struct uffd_msg *m)
 }
 
 /* A thread waits for one page: from the one before it was woken. Or it is two, of the same number
- * in two namespaces: then the one that makes way touches again. */
+ * in two namespaces: then the one that makes way touches again. Not where both are for one page:
+ * who serves that wakes both, and to wake the thread that has just come would make it come for
+ * ever. */
 static void queue_fault(struct uffd *u, const struct uffd_msg *m)
 {
 	unsigned int i = find_pending(u, m);
 
 	if (i < u->npending) {
-		wake_fault(u, &u->pending[i]);
+		if (page_of(&u->pending[i]) != page_of(m))
+			wake_fault(u, &u->pending[i]);
 		drop_pending(u, i);
 	}
 	u->pending[u->npending++] = *m;
@@ -264,8 +272,11 @@ static void queue_fault(struct uffd *u, const struct uffd_msg *m)
 /* the fault that was just looked at waits on, unless its thread has come with another one */
 static void hold_fault(struct uffd *u, const struct uffd_msg *m)
 {
-	if (find_pending(u, m) < u->npending) {
-		wake_fault(u, m);
+	unsigned int i = find_pending(u, m);
+
+	if (i < u->npending) {
+		if (page_of(&u->pending[i]) != page_of(m))
+			wake_fault(u, m);
 		return;
 	}
 	make_room(u);
@@ -449,7 +460,7 @@ static const struct timespec *serve_pending(struct uffd *u)
 	u->nheld = 0;
 	while (u->nheld < u->npending) {
 		struct uffd_msg m = u->pending[u->nheld];
-		uint64_t va = m.arg.pagefault.address & ~(PAGE - 1);
+		uint64_t va = page_of(&m);
 		unsigned int tries = TRIES;
 		int err;
 
