@@ -23,7 +23,7 @@ struct worker {
 	void (*fn)(void *arg);
 	void *arg;
 	pid_t tid;
-	bool go, done;
+	bool go, begun, done;
 };
 void worker_start(struct worker *w, void (*fn)(void *arg), void *arg); /* waits for worker_go() */
 void worker_go(struct worker *w);

@@ -90,6 +90,7 @@ static void *worker_main(void *arg)
 	pthread_cond_broadcast(&changed);
 	while (!w->go)
 		pthread_cond_wait(&changed, &lock);
+	w->begun = true;
 	pthread_mutex_unlock(&lock);
 	w->fn(w->arg);
 	pthread_mutex_lock(&lock);
@@ -132,13 +133,20 @@ bool worker_done(struct worker *w)
 	return done;
 }
 
-/* the system call that the thread sleeps in, -1: it sleeps in none (a fault); -2: it runs */
-static long sleeps_in(pid_t tid)
+/* the system call that the thread sleeps in, -1: it sleeps in none (a fault); -2: it runs, or has
+ * yet to leave worker_main(): to sleep there is not to wait for what is tested */
+static long sleeps_in(struct worker *w)
 {
 	char path[64], buf[16] = "";
+	bool begun;
 	int fd;
 
-	snprintf(path, sizeof(path), "/proc/self/task/%d/syscall", tid);
+	pthread_mutex_lock(&lock);
+	begun = w->begun;
+	pthread_mutex_unlock(&lock);
+	if (!begun)
+		return -2;
+	snprintf(path, sizeof(path), "/proc/self/task/%d/syscall", w->tid);
 	fd = open(path, O_RDONLY | O_CLOEXEC);
 	if (fd < 0)
 		return -2;
@@ -168,7 +176,7 @@ void worker_must_wait(struct worker *w, long nr, const char *who, const char *po
 	long in;
 
 	do {
-		in = sleeps_in(w->tid);
+		in = sleeps_in(w);
 		if (worker_done(w))
 			kit_fail(__FILE__, __LINE__, "%s does not wait for the thread at %s", who,
 				 point);

@@ -71,7 +71,7 @@ static void space_ends(struct kit *k, const struct cell *c)
 struct ender {
 	struct kit *k;
 	pthread_t t;
-	struct worker seen; /* only its tid */
+	struct worker seen; /* only that it has begun, and its tid */
 	uint64_t stack, word;
 	bool exits;	/* by pthread_exit() */
 	uint32_t phase; /* LIVES .. */
@@ -121,7 +121,7 @@ static void late(void *arg)
 
 static void ender_begins(struct ender *e)
 {
-	e->seen.tid = syscall(SYS_gettid);
+	e->seen = (struct worker){ .tid = syscall(SYS_gettid), .begun = true };
 	CHECK(!prctl(PR_GET_TID_ADDRESS, &e->word, 0, 0, 0));
 	CHECK(e->word - e->stack < STACK);
 }
