@@ -472,8 +472,6 @@ static void installed(struct uffd *u, struct engine_batch *b, const struct engin
 {
 	softpt_clear_busy(u->pt, va, n * PAGE);
 	memset(b->status + i, PAGE_MOVED, n);
-	if (uffd_on_reader(u))
-		u->near.pages += n;
 	allow_home(u, p, n);
 	if (p->moved)
 		return;

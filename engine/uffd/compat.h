@@ -37,7 +37,6 @@ struct uffdio_move {
 	__u64 dst;
 	__u64 src;
 	__u64 len;
-#define UFFDIO_MOVE_MODE_DONTWAKE ((__u64)1 << 0)
 	__u64 mode;
 	__s64 move;
 };

@@ -399,7 +399,6 @@ static int serve_fault(struct uffd *u, uint64_t va, const struct uffd_msg *m)
 	bool write = m->arg.pagefault.flags & UFFD_PAGEFAULT_FLAG_WRITE;
 	bool protect = m->arg.pagefault.flags & UFFD_PAGEFAULT_FLAG_WP;
 	struct softpt_run r;
-	bool quiet;
 	int err;
 
 	env_mutex_lock(&u->lock);
@@ -435,11 +434,7 @@ static int serve_fault(struct uffd *u, uint64_t va, const struct uffd_msg *m)
 	u->installed_va = 0;
 	env_mutex_unlock(&u->lock);
 	ENV_STOP("fault-away");
-	u->near.quiet = near_touch(u, m->arg.pagefault.feat.ptid);
 	err = core_cpu_fault(u->space, va, write);
-	quiet = u->near.quiet;
-	u->near.quiet = false;
-	near_touched(u, va, quiet, err);
 	if (err == -EAGAIN)
 		return -EBUSY;
 	if (err == -EBUSY || err == -ENOMEM || err == -ENODEV) {
@@ -495,8 +490,6 @@ static bool spin(struct uffd *u)
 {
 	uint64_t end = env_now_ns() + SPIN_NS;
 
-	if (near_is_bound(u)) /* the processor is for the program now */
-		return false;
 	u->spins++;
 	if (u->spins_in_vain >= SPIN_PATIENCE && u->spins % 8)
 		return false;
@@ -524,14 +517,10 @@ static void reader_main(void *arg)
 	env_cond_wake(&u->idle);
 	env_mutex_unlock(&u->lock);
 	for (;;) {
-		const struct timespec *near = near_timeout(u);
-		/* the one that is over first */
-		int n = ppoll(p, 3, near && held != &held_period ? near : held, NULL);
+		int n = ppoll(p, 3, held, NULL);
 
 		if (n < 0 && errno != EINTR)
 			env_die("poll", __FILE__, __LINE__);
-		if (!n && near)
-			near_late(u);
 		if (n > 0 && p[2].revents && read(u->more_fd, &more, sizeof(more)) < 0)
 			env_die("eventfd", __FILE__, __LINE__);
 		if (p[1].revents && !p[0].revents && !held)
@@ -540,8 +529,8 @@ static void reader_main(void *arg)
 			uffd_drain_events(u);
 			held = serve_pending(u);
 			/* what this reads, for an event was in its way, waits to be served */
-			while (!held && !u->npending && !near_is_bound(u) && !message_waits(u) &&
-			       !allow_is_out(u) && core_cpu_ahead(u->space))
+			while (!held && !u->npending && !message_waits(u) && !allow_is_out(u) &&
+			       core_cpu_ahead(u->space))
 				;
 		} while (!held && (u->npending || spin(u)));
 	}
@@ -559,11 +548,8 @@ int uffd_reader_start(struct uffd *u)
 	if (!err && !u->pending)
 		err = -ENOMEM;
 	if (!err)
-		err = near_start(u);
-	if (!err)
 		err = env_thread_create(&u->reader, "balun-uffd", reader_main, u);
 	if (err) {
-		near_stop(u);
 		env_free(u->pending);
 		close(u->stop_fd);
 		close(u->more_fd);
@@ -583,7 +569,6 @@ void uffd_reader_stop(struct uffd *u)
 	if (write(u->stop_fd, &one, sizeof(one)) != sizeof(one))
 		env_die("eventfd", __FILE__, __LINE__);
 	env_thread_join(u->reader);
-	near_stop(u);
 	env_free(u->pending);
 	close(u->stop_fd);
 	close(u->more_fd);

@@ -38,12 +38,6 @@ static uint64_t moved_unsaid(uint64_t dst, uint64_t src, uint64_t len)
 	return k * PAGE;
 }
 
-/* does what is installed here wake who waits for it? */
-static bool is_quiet(const struct uffd *u)
-{
-	return uffd_on_reader(u) && u->near.quiet;
-}
-
 int uffd_move(struct uffd *u, uint64_t dst, uint64_t src, uint64_t len, uint64_t *ret_done)
 {
 	uint64_t limit = len, cut, unsaid;
@@ -53,8 +47,7 @@ int uffd_move(struct uffd *u, uint64_t dst, uint64_t src, uint64_t len, uint64_t
 	while (*ret_done < len) {
 		struct uffdio_move m = { .dst = dst + *ret_done,
 					 .src = src + *ret_done,
-					 .len = ENV_MIN(len - *ret_done, limit),
-					 .mode = is_quiet(u) ? UFFDIO_MOVE_MODE_DONTWAKE : 0 };
+					 .len = ENV_MIN(len - *ret_done, limit) };
 
 		if (!ioctl(u->caps.fd, UFFDIO_MOVE, &m)) {
 			*ret_done += m.len;
@@ -67,7 +60,7 @@ int uffd_move(struct uffd *u, uint64_t dst, uint64_t src, uint64_t len, uint64_t
 		unsaid = m.move > 0 || err == -EEXIST
 				 ? moved_unsaid(dst + *ret_done, src + *ret_done, len - *ret_done)
 				 : 0;
-		if (unsaid && !is_quiet(u)) /* it wakes only for what it says */
+		if (unsaid) /* it wakes only for what it says */
 			uffd_wake(u, dst + *ret_done, unsaid);
 		*ret_done += unsaid;
 		if (m.move > 0 || unsaid)
@@ -86,8 +79,7 @@ int uffd_copy(struct uffd *u, uint64_t dst, const void *src, uint64_t len, uint6
 	while (*ret_done < len) {
 		struct uffdio_copy c = { .dst = dst + *ret_done,
 					 .src = (uintptr_t)src + *ret_done,
-					 .len = len - *ret_done,
-					 .mode = is_quiet(u) ? UFFDIO_COPY_MODE_DONTWAKE : 0 };
+					 .len = len - *ret_done };
 
 		if (!ioctl(u->caps.fd, UFFDIO_COPY, &c)) {
 			*ret_done = len;

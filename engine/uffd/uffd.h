@@ -15,7 +15,6 @@
  * coherent.c pages on a device that stay mapped
  * events.c   the thread that reads the context
  * inside.c   threads inside Balun keep their stack
- * near.c     the reader on the processor of whom it serves
  * allow.c    how much RAM touches may take
  * ending.c   what the kernel touches at the end of a thread stays
  * hooks.c    memory calls seen before they happen
@@ -38,8 +37,6 @@
  */
 #ifndef BALUN_UFFD_H
 #define BALUN_UFFD_H
-
-#include <sched.h>
 
 #include "core/engine.h"
 #include "core/softpt.h"
@@ -151,22 +148,6 @@ struct changing {
 	int cleared[64], ncleared;
 };
 
-/* near.c: the reader's, but for what the waker writes or reads */
-struct near {
-	cpu_set_t all;	  /* where the reader may be when it is not bound */
-	int cpu;	  /* bound to it; -1: not */
-	uint32_t tid;	  /* who touched last */
-	uint32_t singles; /* how often it touched one page, running */
-	uint32_t pages;	  /* that came with this touch */
-	uint32_t alone;	  /* touches without the waker that are left */
-	uint32_t waits;	  /* 1: the waker was asked; 2: it had begun when its time was over */
-	bool quiet;	  /* what the reader installs wakes nobody: it is done when all is there */
-	struct env_thread *waker;
-	uint32_t waker_tid, asked, begun; /* counted: wake who waits in block @va */
-	uint64_t va;
-	bool stop;
-};
-
 struct uffd {
 	struct balun_space *space;
 	unsigned int fork_gen; /* of the process that it serves */
@@ -207,7 +188,6 @@ struct uffd {
 	unsigned int npending, pending_room, nheld; /* nheld: those at the front were looked at */
 	unsigned int spins, spins_in_vain;
 	uint64_t installed_va, installed_len; /* by the last commit on the reader */
-	struct near near;
 	void *reader_tp;
 	uint64_t watch_high; /* no watched range ends above; grows only */
 	/* odd while pages are taken on the strength of a look at who is inside (inside.c) */
@@ -333,18 +313,6 @@ int uffd_reader_start(struct uffd *u);
 void uffd_reader_stop(struct uffd *u);
 void uffd_drain_events(struct uffd *u); /* on the reader; no lock held */
 bool uffd_on_reader(const struct uffd *u);
-
-/* near.c; on the reader, but for the first two */
-int near_start(struct uffd *u);
-void near_stop(struct uffd *u);
-/* thread @tid touches a page that is away; true: what is installed for it shall wake nobody yet */
-bool near_touch(struct uffd *u, uint32_t tid);
-/* it was served, or will be (@err): wakes it if @quiet, now or soon */
-void near_touched(struct uffd *u, uint64_t va, bool quiet, int err);
-bool near_is_bound(const struct uffd *u);
-/* how long the reader may sleep before near_late(); NULL: for ever */
-const struct timespec *near_timeout(const struct uffd *u);
-void near_late(struct uffd *u);
 
 /* inside.c */
 void uffd_enter(void *e, void *cookie);
