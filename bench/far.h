@@ -33,6 +33,10 @@ int far_swap_on(struct bench_run *run, bool on);
 int far_cgroup_enter(struct bench_run *run, bool limited);
 /* the most memory that was charged to it since this was asked last */
 uint64_t far_cgroup_peak(struct bench_run *run, bool limited);
+/* Brings the kernel's counters of it up to date. far.md says what for. */
+void far_cgroup_look(struct bench_run *run, bool limited);
+/* how many processes in it the OOM killer has ended so far */
+uint64_t far_cgroup_oom_kills(struct bench_run *run, bool limited);
 /* host memory that zram took, at most, since this was asked last */
 uint64_t far_zram_peak(struct bench_run *run);
 /* where files go: $TMPDIR or /var/tmp */

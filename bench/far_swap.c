@@ -179,6 +179,32 @@ uint64_t far_cgroup_peak(struct bench_run *run, bool limited)
 	return peak;
 }
 
+/* memory.stat is summed up when it is read */
+void far_cgroup_look(struct bench_run *run, bool limited)
+{
+	const struct far_swap_state *s = run->priv;
+
+	read_number(s->cgroup[limited], "memory.stat", 0);
+}
+
+/* "oom_kill N", a line of it */
+uint64_t far_cgroup_oom_kills(struct bench_run *run, bool limited)
+{
+	const struct far_swap_state *s = run->priv;
+	char path[256], text[512] = "", *at;
+	int fd;
+
+	snprintf(path, sizeof(path), "%s/%s", s->cgroup[limited],
+		 s->v2 ? "memory.events" : "memory.oom_control");
+	fd = open(path, O_RDONLY | O_CLOEXEC);
+	if (fd < 0 || read(fd, text, sizeof(text) - 1) < 0)
+		text[0] = 0;
+	if (fd >= 0)
+		close(fd);
+	at = strstr(text, "oom_kill ");
+	return at ? strtoull(at + strlen("oom_kill "), NULL, 10) : 0;
+}
+
 /* ---- swap ---- */
 
 /* version 1, as mkswap writes it */
