@@ -1,24 +1,19 @@
 // SPDX-License-Identifier: GPL-2.0-only OR MIT
 /*
- * Commit: the new residency becomes true, page by page; what failed is put back.
+ * Commit: the new residency becomes true, page by page; what failed is put back. The way home is in
+ * commit_home.c.
  *
  * The program may have moved or dropped pages while they were in transit: each is looked up where
  * it is now (transit_locate()) under the lock, together with the ioctl that installs it. Nothing
  * here can fail for good: a page towards home that cannot be installed stays away; a page that is
  * to be put back is installed by MOVE or COPY, tried until the pending event is over.
  */
-#include <sys/ioctl.h>
-#include <sys/mman.h>
-#include <sys/syscall.h>
-#include <unistd.h>
-
 #include "engine/uffd/uffd.h"
 
 #define BLOCK_PAGES BALUN_BLOCK_PAGES
 
-/* pages [i, i + n) are at consecutive addresses now; returns how many, their place in *va */
-static unsigned int locate_run(const struct transit *t, const struct engine_batch *b,
-			       unsigned int i, unsigned int n, uint64_t *va, bool *gone)
+unsigned int uffd_locate_run(const struct transit *t, const struct engine_batch *b, unsigned int i,
+			     unsigned int n, uint64_t *va, bool *gone)
 {
 	unsigned int k;
 
@@ -35,18 +30,9 @@ static unsigned int locate_run(const struct transit *t, const struct engine_batc
 	return k;
 }
 
-static int zeropage(struct uffd *u, uint64_t va, uint64_t len)
-{
-	struct uffdio_zeropage z = { .range = { .start = va, .len = len } };
-
-	return ioctl(u->caps.fd, UFFDIO_ZEROPAGE, &z) ? -errno : 0;
-}
-
 /* ---- towards a device ---- */
 
-/* content that the program dropped leaves a device's host memory, so that it is empty there */
-static void drop_content(struct uffd *u, const struct engine_piece *p, unsigned int i,
-			 unsigned int n)
+void uffd_drop_content(struct uffd *u, const struct engine_piece *p, unsigned int i, unsigned int n)
 {
 	const struct balun_desc *d;
 	uint64_t off;
@@ -89,13 +75,6 @@ static int own_remove_slot(const struct uffd *u)
 	return -1;
 }
 
-/* also what is locked into memory, where the kernel can (5.18) */
-static bool discard_pages(uint64_t va, uint64_t len)
-{
-	return !syscall(SYS_madvise, va, len, MADV_DONTNEED_LOCKED) ||
-	       (errno == EINVAL && !syscall(SYS_madvise, va, len, MADV_DONTNEED));
-}
-
 /* lock held, let go of meanwhile: the call waits for the reader, who is told what to expect.
  * false: some pages may be left */
 static bool zap(struct uffd *u, int slot, uint64_t va, uint64_t len)
@@ -107,7 +86,7 @@ static bool zap(struct uffd *u, int slot, uint64_t va, uint64_t len)
 	memset(u->own_remove[slot].seen, 0, sizeof(u->own_remove[slot].seen));
 	env_mutex_unlock(&u->lock);
 	ENV_STOP("discard-begun");
-	done = discard_pages(va, len);
+	done = uffd_discard_pages(va, len);
 	ENV_STOP("discard-done");
 	env_mutex_lock(&u->lock);
 	/* The reader lets go of the lock in the middle of an event that is partly ours: it must not
@@ -152,7 +131,7 @@ static unsigned int zap_run(struct uffd *u, const struct transit *t, struct engi
 	int slot;
 
 	for (;;) {
-		k = locate_run(t, b, i, n, &va, &gone);
+		k = uffd_locate_run(t, b, i, n, &va, &gone);
 		if (gone)
 			return k;
 		slot = own_remove_slot(u);
@@ -162,7 +141,7 @@ static unsigned int zap_run(struct uffd *u, const struct transit *t, struct engi
 		}
 		if (!zap(u, slot, va, k * PAGE))
 			keep_left(b, i, k, va);
-		n = locate_run(t, b, i, k, &now, &gone);
+		n = uffd_locate_run(t, b, i, k, &now, &gone);
 		if (gone || now == va)
 			return ENV_MIN(n, k);
 	}
@@ -189,9 +168,7 @@ static void zap_copied(struct uffd *u, struct transit *t, struct engine_batch *b
 		n = zap_run(u, t, b, i, env_bits_next(copied, i, false) - i);
 }
 
-/* What does not move (other protection by now, locked) is copied, and does not stay behind: a frame
- * that is populated above its slot's top refuses the next page. */
-static int copy_frame(struct uffd *u, uint64_t va, uint64_t src, uint64_t *ret_done)
+int uffd_copy_frame(struct uffd *u, uint64_t va, uint64_t src, uint64_t *ret_done)
 {
 	int err = uffd_copy(u, va, (void *)(uintptr_t)src, PAGE, ret_done);
 
@@ -213,7 +190,7 @@ static void put_back(struct uffd *u, struct transit *t, struct engine_batch *b, 
 			return;
 		err = uffd_move(u, va, src, PAGE, &done);
 		if (err == -EINVAL || err == -EBUSY) /* other protection by now: a copy does */
-			err = copy_frame(u, va, src, &done);
+			err = uffd_copy_frame(u, va, src, &done);
 		if (err != -EAGAIN && !(err == -ENOENT && uffd_event_pending(u->caps.fd)))
 			break;
 		uffd_yield_to_events(u);
@@ -225,9 +202,8 @@ static void put_back(struct uffd *u, struct transit *t, struct engine_batch *b, 
 		t->slot->spoiled = true;
 }
 
-/* coherent memory: a page in its slot is mapped again where the program has it now */
-static void map_back(struct uffd *u, const struct transit *t, const struct engine_batch *b,
-		     unsigned int i)
+void uffd_map_back(struct uffd *u, const struct transit *t, const struct engine_batch *b,
+		   unsigned int i)
 {
 	uint64_t va, done;
 
@@ -267,7 +243,7 @@ static void restore_out(struct uffd *u, struct transit *t, struct engine_batch *
 	if (p->src_kind == BALUN_KIND_SYSTEM && !t->copied)
 		put_back(u, t, b, i, p->src + (i - p->first) * PAGE);
 	if (p->src_kind == BALUN_KIND_LOCAL)
-		map_back(u, t, b, i);
+		uffd_map_back(u, t, b, i);
 	if (!let_go(u, t, i, &va)) {
 		b->status[i] = PAGE_GONE;
 		return;
@@ -332,12 +308,12 @@ static void commit_out_run(struct uffd *u, struct transit *t, struct engine_batc
 	if (p->moved && p->src_kind == BALUN_KIND_LOCAL && move_between(u, p, i, n))
 		env_die("host pages of a device do not move", __FILE__, __LINE__);
 	while (n) {
-		unsigned int k = locate_run(t, b, i, n, &va, &gone);
+		unsigned int k = uffd_locate_run(t, b, i, n, &va, &gone);
 
 		ENV_STOP("commit-located");
 		if (gone) {
 			memset(b->status + i, PAGE_GONE, k);
-			drop_content(u, p, i, k);
+			uffd_drop_content(u, p, i, k);
 		} else {
 			k = map_new(u, b, i, k, va);
 			if (!k)
@@ -423,123 +399,6 @@ static void empty_unused(struct uffd *u, const struct engine_batch *b)
 	}
 }
 
-/* ---- home ---- */
-
-/* install n pages at @va from host memory @src: *ret_done bytes; 0 or -errno at that page */
-static int install(struct uffd *u, bool frames, uint64_t va, uint64_t src, uint64_t len,
-		   uint64_t *ret_done)
-{
-	int err;
-
-	if (!frames) {
-		err = uffd_copy(u, va, (void *)(uintptr_t)src, len, ret_done);
-		if (err != -ENOENT || *ret_done || len == PAGE)
-			return err;
-		/* not all in one mapping: mprotect() has no event */
-		return uffd_copy(u, va, (void *)(uintptr_t)src, PAGE, ret_done);
-	}
-	err = uffd_move(u, va, src, len, ret_done);
-	if (!err || *ret_done || err == -EAGAIN || err == -EEXIST)
-		return err;
-	if (err == -ENOENT && zeropage(u, va, PAGE) == 0) {
-		*ret_done = PAGE; /* a page of zeros that was never written */
-		return 0;
-	}
-	return copy_frame(u, va, src, ret_done);
-}
-
-/* stays away after all */
-static void restore_home(struct uffd *u, struct transit *t, struct engine_batch *b, unsigned int i)
-{
-	uint64_t va;
-
-	map_back(u, t, b, i);
-	if (!transit_locate(t, i, &va)) {
-		b->status[i] = PAGE_GONE;
-		return;
-	}
-	softpt_clear_busy(u->pt, va, PAGE);
-	if (softpt_set_away(u->pt, va, PAGE, b->origin[i]))
-		env_die("softpt_set_away", __FILE__, __LINE__);
-	b->origin[i] = 0;
-	if (b->status[i] == PAGE_TAKEN)
-		b->status[i] = PAGE_BUSY;
-}
-
-/* @n pages of a piece from page i were installed at @va */
-static void installed(struct uffd *u, struct engine_batch *b, const struct engine_piece *p,
-		      unsigned int i, unsigned int n, uint64_t va)
-{
-	softpt_clear_busy(u->pt, va, n * PAGE);
-	memset(b->status + i, PAGE_MOVED, n);
-	allow_home(u, p, n);
-	if (p->moved)
-		return;
-	if (u->move && u->device[p->src_dev].host_base)
-		frames_empty(u,
-			     (uintptr_t)u->device[p->src_dev].host_base + p->src +
-				     (i - p->first) * PAGE,
-			     n * PAGE);
-}
-
-static void commit_home_run(struct uffd *u, struct transit *t, struct engine_batch *b,
-			    const struct engine_piece *p, unsigned int i, unsigned int n)
-{
-	uint64_t from = p->moved ? (uintptr_t)u->device[p->src_dev].host_base + p->src : p->dst;
-	bool frames = p->moved || t->slot, gone;
-	uint64_t va, done;
-	int err;
-
-	while (n) {
-		unsigned int k = locate_run(t, b, i, n, &va, &gone);
-
-		done = 0;
-		err = 0;
-		ENV_STOP("commit-located");
-		if (gone) {
-			memset(b->status + i, PAGE_GONE, k);
-			drop_content(u, p, i, k);
-		} else if (p->moved && uffd_is_coherent(u, p->src_dev)) {
-			installed(u, b, p, i, k, va); /* in place */
-		} else {
-			err = install(u, frames, va, from + (i - p->first) * PAGE, k * PAGE, &done);
-			k = done >> BALUN_PAGE_SHIFT;
-			if (k)
-				installed(u, b, p, i, k, va);
-		}
-		i += k;
-		n -= k;
-		if (err == -EAGAIN)
-			uffd_yield_to_events(u);
-		else if (err && !done) {
-			env_log(1, "page 0x%llx cannot be installed: error %d",
-				(unsigned long long)va, -err);
-			restore_home(u, t, b, i++);
-			n--;
-		}
-	}
-}
-
-static void commit_home(struct uffd *u, struct transit *t, struct engine_batch *b)
-{
-	unsigned int j, i, n;
-
-	for (j = 0; j < b->npieces; j++) {
-		const struct engine_piece *p = &b->piece[j];
-		unsigned int end = p->first + p->npages;
-
-		for (i = p->first; i < end; i += n) {
-			n = 1;
-			if (b->status[i] != PAGE_TAKEN) {
-				restore_home(u, t, b, i);
-				continue;
-			}
-			n = engine_status_end(b, i, end) - i;
-			commit_home_run(u, t, b, p, i, n);
-		}
-	}
-}
-
 /* ---- both ---- */
 
 /* After a way home the pages of the slot that were handed on are gone from its top; if some were
@@ -571,7 +430,7 @@ void uffd_commit(void *e, struct engine_batch *b)
 	if (b->dst)
 		commit_out(u, t, b);
 	else
-		commit_home(u, t, b);
+		uffd_commit_home(u, t, b);
 	commit_unread(u, t, b);
 	if (b->dst)
 		empty_unused(u, b);

@@ -7,6 +7,7 @@
  * must never have held small pages ("virgin": no page table below its huge entry).
  */
 #include <sys/mman.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "engine/uffd/uffd.h"
@@ -51,9 +52,17 @@ static int unregister_around(struct uffd *u, uint64_t addr, uint64_t end, struct
 	return uffd_unregister(u, ret->start, ret->end);
 }
 
-void frames_empty(struct uffd *u, uint64_t addr, uint64_t len)
+/* what is locked: where the kernel can (5.18) */
+bool uffd_discard_pages(uint64_t va, uint64_t len)
+{
+	return !syscall(SYS_madvise, va, len, MADV_DONTNEED_LOCKED) ||
+	       (errno == EINVAL && !syscall(SYS_madvise, va, len, MADV_DONTNEED));
+}
+
+bool frames_empty(struct uffd *u, uint64_t addr, uint64_t len)
 {
 	struct vma v = { .start = addr, .end = addr + len };
+	bool empty;
 
 	/*
 	 * Unregistered, the discard raises no event, so any thread may do it, also the reader.
@@ -62,11 +71,16 @@ void frames_empty(struct uffd *u, uint64_t addr, uint64_t len)
 	 */
 	if (uffd_unregister(u, addr, addr + len) && unregister_around(u, addr, addr + len, &v)) {
 		env_log(0, "frames at 0x%llx cannot be emptied", (unsigned long long)addr);
-		return;
+		return false;
 	}
-	madvise((void *)(uintptr_t)addr, len, MADV_DONTNEED);
-	if (uffd_register(u, v.start, v.end))
-		env_log(0, "frames cannot be registered again: error %d", errno);
+	empty = uffd_discard_pages(addr, len);
+	if (!empty)
+		env_log(0, "frames at 0x%llx cannot be emptied: error %d", (unsigned long long)addr,
+			errno);
+	if (!uffd_register(u, v.start, v.end))
+		return empty;
+	env_log(0, "frames cannot be registered again: error %d", errno);
+	return false;
 }
 
 static struct frame_slot *slot_new(struct uffd *u)

@@ -11,7 +11,7 @@
  * describe.c where pages are
  * calibrate.c what is cheaper here, MOVE or COPY
  * collect.c  pages leave the program's memory; collect_home.c: or begin to come back
- * commit.c   and come back
+ * commit.c   and are committed; commit_home.c: come back
  * coherent.c pages on a device that stay mapped
  * events.c   the thread that reads the context
  * inside.c   threads inside Balun keep their stack
@@ -228,8 +228,11 @@ void frames_fini(struct uffd *u);
 struct frame_slot *frames_get_room(struct uffd *u, unsigned int n, bool huge);
 struct frame_slot *frames_get_full(struct uffd *u, unsigned int n);
 void frames_put(struct uffd *u, struct frame_slot *s);
-/* make a registered range of the engine's own memory empty again, without events */
-void frames_empty(struct uffd *u, uint64_t addr, uint64_t len);
+/* the pages of a range go, also those that are locked into memory; false: some may be left */
+bool uffd_discard_pages(uint64_t va, uint64_t len);
+/* make a registered range of the engine's own memory empty again, without events; false: it may not
+ * be, and that was said */
+bool frames_empty(struct uffd *u, uint64_t addr, uint64_t len);
 
 /* moving a page into or out of the memory of this device is all that a migration takes */
 static inline bool uffd_is_host(const struct uffd *u, unsigned int dev)
@@ -279,6 +282,20 @@ int uffd_collect_home(struct uffd *u, struct transit *t, struct engine_batch *b)
 /* collect.c, commit.c */
 int uffd_collect(void *e, struct engine_batch *b);
 void uffd_commit(void *e, struct engine_batch *b);
+/* commit.c for commit_home.c; lock held */
+void uffd_commit_home(struct uffd *u, struct transit *t, struct engine_batch *b);
+/* pages [i, i + n) are at consecutive addresses now; returns how many, their place in *va */
+unsigned int uffd_locate_run(const struct transit *t, const struct engine_batch *b, unsigned int i,
+			     unsigned int n, uint64_t *va, bool *gone);
+/* content that the program dropped leaves a device's host memory, so that it is empty there */
+void uffd_drop_content(struct uffd *u, const struct engine_piece *p, unsigned int i,
+		       unsigned int n);
+/* What does not move (other protection by now, locked) is copied, and does not stay behind: a frame
+ * that is populated above its slot's top refuses the next page. */
+int uffd_copy_frame(struct uffd *u, uint64_t va, uint64_t src, uint64_t *ret_done);
+/* coherent memory: a page in its slot is mapped again where the program has it now */
+void uffd_map_back(struct uffd *u, const struct transit *t, const struct engine_batch *b,
+		   unsigned int i);
 /* lock held: is an own discard under way in the range? u->idle wakes when it ends */
 bool uffd_discarding(const struct uffd *u, uint64_t start, uint64_t end);
 /* lock held: where the first of them begins, in [start, end]; @end if there is none */
