@@ -111,10 +111,10 @@ static uint64_t move_target(struct uffd *u, struct transit *t, const struct engi
 
 /*
  * A device's host memory is watched too; while it holds content it must be there, for a device that
- * touches it must never need the reader (who may be waiting for that device). false: an event is
- * pending, look again.
+ * touches it must never need the reader (who may be waiting for that device). 0; -EAGAIN: an event
+ * is pending, look again; other errors: it cannot be.
  */
-static bool host_zero(struct uffd *u, const struct engine_batch *b, unsigned int i, unsigned int n)
+static int host_zero(struct uffd *u, const struct engine_batch *b, unsigned int i, unsigned int n)
 {
 	const struct balun_desc *d = &u->device[b->dst];
 	uint64_t addr = (uintptr_t)d->host_base + place_off(b, i), len = n * PAGE;
@@ -127,27 +127,39 @@ static bool host_zero(struct uffd *u, const struct engine_batch *b, unsigned int
 		if (z.zeropage > 0) {
 			addr += z.zeropage;
 			len -= z.zeropage;
-		} else if (errno == EEXIST) {
-			frames_empty(u, addr, PAGE);
-		} else {
-			return false;
+		} else if (errno != EEXIST) {
+			return -errno;
+		} else if (!frames_empty(u, addr, PAGE)) {
+			return -EBUSY;
 		}
 	}
-	return true;
+	return 0;
+}
+
+/* as host_zero(); else: how many pages are dealt with, for they stay, or 0: look again */
+static unsigned int not_zeroed(struct engine_batch *b, unsigned int i, unsigned int n, int err)
+{
+	if (err == -EAGAIN)
+		return 0;
+	memset(b->status + i, PAGE_BUSY, n);
+	return n;
 }
 
 /* returns how many of n were dealt with; 0: look again */
 static unsigned int take_holes(struct uffd *u, struct engine_batch *b, unsigned int i,
 			       unsigned int n)
 {
+	int err;
+
 	if (!b->holes) {
 		memset(b->status + i, PAGE_EMPTY, n);
 		return n;
 	}
 	if (u->device[b->dst].host_base) {
 		n = place_run(b, i, n);
-		if (!host_zero(u, b, i, n))
-			return 0;
+		err = host_zero(u, b, i, n);
+		if (err)
+			return not_zeroed(b, i, n, err);
 	} else if (uffd_event_pending(u->caps.fd)) {
 		return 0; /* perhaps mremap() has just taken away what was there */
 	}
@@ -184,8 +196,9 @@ static unsigned int move_out(struct uffd *u, struct transit *t, struct engine_ba
 
 	if (host || uffd_is_coherent(u, b->dst))
 		n = place_run(b, i, n);
-	if (uffd_is_coherent(u, b->dst) && !host_zero(u, b, i, n))
-		return 0;
+	err = uffd_is_coherent(u, b->dst) ? host_zero(u, b, i, n) : 0;
+	if (err)
+		return not_zeroed(b, i, n, err);
 	dst = move_target(u, t, b, i);
 	ENV_STOP("collect-looked");
 	err = uffd_move(u, dst, va, n * PAGE, &done);
@@ -205,11 +218,10 @@ static unsigned int move_out(struct uffd *u, struct transit *t, struct engine_ba
 	case -ENOENT:
 		return take_holes(u, b, i, hole_run(b, i, n));
 	case -EEXIST: /* let go of while populated: empty it, then again */
-		if (host) {
-			frames_empty(u, dst, PAGE);
+		if (host && frames_empty(u, dst, PAGE))
 			return 0;
-		}
-		t->slot->spoiled = true;
+		if (!host)
+			t->slot->spoiled = true;
 		/* fall through */
 	case -EBUSY:
 		b->status[i] = PAGE_BUSY;
@@ -238,8 +250,9 @@ static unsigned int take_away(struct uffd *u, struct engine_batch *b, unsigned i
 
 	p.moved = uffd_is_host(u, dev) && uffd_is_host(u, b->dst);
 	n = place_run(b, i, n);
-	if (u->device[b->dst].host_base && !p.moved && !host_zero(u, b, i, n))
-		return 0;
+	err = u->device[b->dst].host_base && !p.moved ? host_zero(u, b, i, n) : 0;
+	if (err)
+		return not_zeroed(b, i, n, err);
 	if (uffd_is_coherent(u, dev)) {
 		err = uffd_unmap_coherent(u, b->va + i * PAGE, place, n * PAGE, &done);
 		if (err == -EAGAIN)
@@ -410,6 +423,7 @@ static unsigned int copy_out_some(struct uffd *u, struct transit *t, struct engi
 	unsigned int n = want_end(b, i) - i, k;
 	struct softpt_run r;
 	env_bits inside;
+	int err;
 
 	softpt_run(u->pt, va, n * PAGE, &r);
 	if (r.busy || r.away || b->src || !watch_covers(&u->watch, va, &until))
@@ -432,9 +446,10 @@ static unsigned int copy_out_some(struct uffd *u, struct transit *t, struct engi
 	if (u->device[b->dst]
 		    .host_base) { /* watched: the device's copy must find its place there */
 		n = place_run(b, i, n);
-		if (!host_zero(u, b, i, n)) {
+		err = host_zero(u, b, i, n);
+		if (err) {
 			uffd_look_end(u);
-			return 0;
+			return not_zeroed(b, i, n, err);
 		}
 	}
 	return copy_out(u, t, b, i, n);

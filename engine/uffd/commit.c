@@ -255,6 +255,17 @@ static void restore_out(struct uffd *u, struct transit *t, struct engine_batch *
 	}
 }
 
+/* Only one of two devices' memory may be locked (mlockall()): then a page is copied. One that is
+ * not there is one of zeros that was never written. */
+static int copy_between(struct uffd *u, uint64_t dst, uint64_t src)
+{
+	env_bits present;
+	uint64_t done;
+	int err = maps_present(src, 1, present);
+
+	return err || !env_bit(present, 0) ? err : uffd_copy_frame(u, dst, src, &done);
+}
+
 /* device to device, both in host memory: the page itself goes. Lock held. */
 static int move_between(struct uffd *u, const struct engine_piece *p, unsigned int i,
 			unsigned int n)
@@ -273,11 +284,11 @@ static int move_between(struct uffd *u, const struct engine_piece *p, unsigned i
 			break;
 		if (err == -EAGAIN)
 			uffd_yield_to_events(u);
-		else if (err == -ENOENT)
-			k++; /* a page of zeros that was never written */
-		else if (err == -EEXIST)
-			frames_empty(u, dst + (i + k - p->first) * PAGE, PAGE);
-		else if (err)
+		else if (err == -ENOENT) /* a page of zeros that was never written */
+			k++;
+		else if (err == -EINVAL && !copy_between(u, dst + off + done, src + off + done))
+			k++;
+		else if (err != -EEXIST || !frames_empty(u, dst + off + done, PAGE))
 			return err;
 	}
 	return 0;
