@@ -22,17 +22,20 @@ static uint64_t slot_of(const struct uffd *u, uint32_t place)
 	       ((uint64_t)SOFTPT_PGNO(place) << BALUN_PAGE_SHIFT);
 }
 
-bool uffd_is_held(const struct uffd *u, uint32_t place)
+/* The program's range says it: mlockall() fills slots that shall be empty. */
+static bool is_held(const struct uffd *u, uint64_t va, uint32_t place)
 {
-	env_bits present;
+	env_bits slot, here, guards;
 
-	return !maps_present(slot_of(u, place), 1, present) && env_bit(present, 0);
+	return !maps_present(slot_of(u, place), 1, slot) && env_bit(slot, 0) &&
+	       !maps_holes(va, 1, here, guards) && (!env_bit(here, 0) || env_bit(guards, 0));
 }
 
 /*
  * A held page is where it shall be, whatever MOVE says of the range: of a read-only or locked one
  * it says EINVAL before it looks. A page that is in neither place was dropped by the kernel
- * (MADV_FREE): zeros from now on. (EEXIST: it is held; the slot of a mapped page is always empty.)
+ * (MADV_FREE): zeros from now on. (EEXIST: it is held, or what mlockall() has put in the slot of a
+ * mapped page is in the way.)
  */
 int uffd_unmap_coherent(struct uffd *u, uint64_t va, uint32_t place, uint64_t len,
 			uint64_t *ret_done)
@@ -40,12 +43,21 @@ int uffd_unmap_coherent(struct uffd *u, uint64_t va, uint32_t place, uint64_t le
 	uint64_t slot = slot_of(u, place);
 	struct uffdio_zeropage z = { .range = { .start = slot, .len = PAGE } };
 	int err = uffd_move(u, slot, va, len, ret_done);
+	bool held;
 
 	if (!err || *ret_done)
 		return 0;
 	if (err == -EAGAIN)
 		return err;
-	if (!uffd_is_held(u, place)) {
+	held = is_held(u, va, place);
+	if (err == -EEXIST && !held) {
+		if (!frames_empty(u, slot, PAGE))
+			return -EBUSY;
+		err = uffd_move(u, slot, va, PAGE, ret_done);
+		if (err != -ENOENT)
+			return err;
+	}
+	if (!held) {
 		if (err != -ENOENT && err != -EEXIST)
 			return err;
 		if (ioctl(u->caps.fd, UFFDIO_ZEROPAGE, &z) && errno != EEXIST)

@@ -398,10 +398,10 @@ static unsigned int copy_out(struct uffd *u, struct transit *t, struct engine_ba
 	}
 	ENV_STOP("copy-read");
 	env_mutex_lock(&u->lock);
-	/* Protecting once more fails while a memory call has begun and its event is not handled.
-	 * When it succeeds and no event was logged, what was read is what was there. */
-	uffd_protect(u, va, n * PAGE);
-	if (t->nevents != nevents)
+	/* Protecting once more fails while a memory call has begun and its event is not handled,
+	 * and where another mapping was put without an event. When it succeeds and no event was
+	 * logged, what was read is what was there. */
+	if (!uffd_protect(u, va, n * PAGE) || t->nevents != nevents)
 		memset(b->status + i, PAGE_FAILED, n);
 	for (k = 0; k < n; k++) {
 		bool here = env_bit(present, k);

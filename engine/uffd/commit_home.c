@@ -71,6 +71,26 @@ static void installed(struct uffd *u, struct engine_batch *b, const struct engin
 			     n * PAGE);
 }
 
+/*
+ * Page i of a piece stays away. Lack of memory ends; a page that is refused for another reason
+ * counts as failed, for who brings everything home tries that so often and not for ever.
+ */
+static void not_installed(struct uffd *u, struct transit *t, struct engine_batch *b,
+			  const struct engine_piece *p, unsigned int i, uint64_t va, int err)
+{
+	if (err == -ENOENT) { /* the program has given it up */
+		softpt_clear_busy(u->pt, va, PAGE);
+		b->status[i] = PAGE_GONE;
+		uffd_drop_content(u, p, i, 1);
+		uffd_wake(u, va, PAGE);
+		return;
+	}
+	env_log(1, "page 0x%llx cannot be installed: error %d", (unsigned long long)va, -err);
+	if (err != -ENOMEM)
+		b->status[i] = PAGE_FAILED;
+	restore_home(u, t, b, i);
+}
+
 static void commit_home_run(struct uffd *u, struct transit *t, struct engine_batch *b,
 			    const struct engine_piece *p, unsigned int i, unsigned int n)
 {
@@ -98,12 +118,12 @@ static void commit_home_run(struct uffd *u, struct transit *t, struct engine_bat
 		}
 		i += k;
 		n -= k;
-		if (err == -EAGAIN)
+		if (err && !done)
+			err = uffd_refused(u, va, err);
+		if (err == -EAGAIN) {
 			uffd_yield_to_events(u);
-		else if (err && !done) {
-			env_log(1, "page 0x%llx cannot be installed: error %d",
-				(unsigned long long)va, -err);
-			restore_home(u, t, b, i++);
+		} else if (err && !done) {
+			not_installed(u, t, b, p, i++, va, err);
 			n--;
 		}
 	}

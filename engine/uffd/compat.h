@@ -19,6 +19,10 @@
 #define MADV_DONTNEED_LOCKED 24
 #endif
 
+#ifndef MADV_GUARD_INSTALL /* 6.13 */
+#define MADV_GUARD_INSTALL 102
+#endif
+
 #ifndef UFFD_FEATURE_POISON /* 6.6 */
 #define UFFD_FEATURE_POISON (1 << 14)
 #define _UFFDIO_POISON	    (0x08)

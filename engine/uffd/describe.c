@@ -10,18 +10,31 @@ static void run_of_vma(const struct vma *v, struct engine_run *r)
 		r->perm = 0;
 }
 
-/* cut a run of system memory where pages begin or cease to be there */
+/* guards: to touch them is a fault for a device too */
+static void run_of_guards(struct engine_run *r)
+{
+	r->where = ENGINE_NONE;
+	r->mapped = r->movable = r->perm = 0;
+}
+
+/* cut a run of system memory where pages begin or cease to be there, or to be guards */
 static void split_holes(struct engine_run *r)
 {
-	env_bits present;
+	env_bits present, guards;
 	unsigned int n = r->len >> BALUN_PAGE_SHIFT;
-	bool here;
+	bool here, guard;
 
-	if (maps_present(r->va, n, present))
+	if (maps_holes(r->va, n, present, guards))
 		return;
 	here = env_bit(present, 0);
+	guard = env_bit(guards, 0);
 	n = ENV_MIN(n, env_bits_next(present, 0, !here));
+	n = ENV_MIN(n, env_bits_next(guards, 0, !guard));
 	r->len = n * PAGE;
+	if (guard) {
+		run_of_guards(r);
+		return;
+	}
 	r->where = here ? ENGINE_SYSTEM : ENGINE_NONE;
 }
 
@@ -36,6 +49,10 @@ static void describe_pages(struct engine_run *r, bool shared_mapping)
 	while (k < n && page[k] == page[0])
 		k++;
 	r->len = k * PAGE;
+	if (page[0] & MAPS_GUARD) {
+		run_of_guards(r);
+		return;
+	}
 	r->where = page[0] & MAPS_HERE ? ENGINE_SYSTEM : ENGINE_NONE;
 	r->zero = !!(page[0] & MAPS_ZERO);
 	r->huge = !!(page[0] & MAPS_HUGE);
@@ -49,11 +66,13 @@ static void describe_pages(struct engine_run *r, bool shared_mapping)
  */
 static void describe_coherent(struct engine_run *r)
 {
-	unsigned int n = r->len >> BALUN_PAGE_SHIFT;
-	env_bits present;
+	unsigned int n = r->len >> BALUN_PAGE_SHIFT, i;
+	env_bits present, guards;
 
-	if (maps_present(r->va, n, present))
+	if (maps_holes(r->va, n, present, guards))
 		return;
+	for (i = 0; i < ENV_BITS_WORDS; i++)
+		present[i] &= ~guards[i];
 	r->cpu = env_bit(present, 0);
 	r->len = ENV_MIN(n, env_bits_next(present, 0, !r->cpu)) * PAGE;
 }

@@ -117,12 +117,30 @@ __attribute__((visibility("default"))) int mprotect(void *addr, size_t len, int 
 	return ret;
 }
 
+/*
+ * Guard pages, for which there is no event: a discard makes one, so that what is away or in transit
+ * is dropped. What came home between the two may have taken a guard's place, so they are installed
+ * once more; after the discard nothing comes home there.
+ */
+static int guard_install(void *addr, size_t len)
+{
+	int ret = syscall(SYS_madvise, addr, len, MADV_GUARD_INSTALL);
+
+	if (ret)
+		return ret;
+	syscall(SYS_madvise, addr, len, MADV_DONTNEED);
+	return syscall(SYS_madvise, addr, len, MADV_GUARD_INSTALL);
+}
+
 __attribute__((visibility("default"))) int madvise(void *addr, size_t len, int advice)
 {
 	struct hook h;
+	bool guards = advice == MADV_GUARD_INSTALL;
 	bool drops = advice == MADV_DONTNEED || advice == MADV_FREE || advice == MADV_REMOVE;
-	bool hooked = drops && hook_begin(&h, HOOK_CHANGE, (uintptr_t)addr, len);
-	int ret = syscall(SYS_madvise, addr, len, advice), err = errno;
+	bool hooked = (drops || guards) && hook_begin(&h, HOOK_CHANGE, (uintptr_t)addr, len);
+	int ret = hooked && guards ? guard_install(addr, len)
+				   : (int)syscall(SYS_madvise, addr, len, advice);
+	int err = errno;
 
 	if (hooked)
 		hook_end(&h);

@@ -238,12 +238,15 @@ bool maps_is_object(uint64_t start, uint64_t end, uint64_t *ret_until)
 #define PAGEMAP_PRESENT (1ULL << 63)
 #define PAGEMAP_SWAPPED (1ULL << 62)
 
-int maps_present(uint64_t va, unsigned int n, uint64_t *ret_bits)
+#define PAGEMAP_GUARD (1ULL << 58) /* 6.15 */
+
+int maps_holes(uint64_t va, unsigned int n, uint64_t *ret_bits, uint64_t *ret_guards)
 {
 	uint64_t entry[128];
 	unsigned int i, k;
 
 	memset(ret_bits, 0, sizeof(env_bits));
+	memset(ret_guards, 0, sizeof(env_bits));
 	for (i = 0; i < n; i += k) {
 		ssize_t got;
 
@@ -251,11 +254,37 @@ int maps_present(uint64_t va, unsigned int n, uint64_t *ret_bits)
 		got = pread(pagemap_fd, entry, k * 8, ((va >> BALUN_PAGE_SHIFT) + i) * 8);
 		if (got != (ssize_t)(k * 8))
 			return -EFAULT;
-		for (unsigned int j = 0; j < k; j++)
+		for (unsigned int j = 0; j < k; j++) {
 			if (entry[j] & (PAGEMAP_PRESENT | PAGEMAP_SWAPPED))
 				env_bit_set(ret_bits, i + j);
+			if (entry[j] & PAGEMAP_GUARD)
+				env_bit_set(ret_guards, i + j);
+		}
 	}
 	return 0;
+}
+
+int maps_present(uint64_t va, unsigned int n, uint64_t *ret_bits)
+{
+	env_bits guards;
+
+	return maps_holes(va, n, ret_bits, guards);
+}
+
+unsigned int maps_guard(uint64_t va, unsigned int n)
+{
+	env_bits present, guards;
+	unsigned int i, k;
+
+	for (i = 0; i < n; i += BALUN_BLOCK_PAGES) {
+		k = ENV_MIN(n - i, (unsigned int)BALUN_BLOCK_PAGES);
+		if (maps_holes(va + i * PAGE, k, present, guards))
+			break;
+		k = env_bits_next(guards, 0, true);
+		if (k < BALUN_BLOCK_PAGES)
+			return i + k;
+	}
+	return n;
 }
 
 #define PAGEMAP_FILE	  (1ULL << 61)
@@ -268,7 +297,9 @@ static void look_entries(const uint64_t *entry, unsigned int n, uint8_t *ret_pag
 	for (i = 0; i < n; i++) {
 		uint64_t e = entry[i];
 
-		ret_page[i] = e & (PAGEMAP_PRESENT | PAGEMAP_SWAPPED) ? MAPS_HERE : 0;
+		ret_page[i] = e & PAGEMAP_GUARD				? MAPS_GUARD
+			      : e & (PAGEMAP_PRESENT | PAGEMAP_SWAPPED) ? MAPS_HERE
+									: 0;
 		if (e & PAGEMAP_PRESENT && !(e & (PAGEMAP_FILE | PAGEMAP_EXCLUSIVE)))
 			ret_page[i] |= MAPS_SHARED;
 		if (e & PAGEMAP_FILE)

@@ -73,23 +73,26 @@ int uffd_move(struct uffd *u, uint64_t dst, uint64_t src, uint64_t len, uint64_t
 	return 0;
 }
 
+/* COPY, unlike the others, puts a page in place of a guard (MADV_GUARD_INSTALL) */
 int uffd_copy(struct uffd *u, uint64_t dst, const void *src, uint64_t len, uint64_t *ret_done)
 {
+	uint64_t end = maps_guard(dst, len / PAGE) * PAGE;
+
 	*ret_done = 0;
-	while (*ret_done < len) {
+	while (*ret_done < end) {
 		struct uffdio_copy c = { .dst = dst + *ret_done,
 					 .src = (uintptr_t)src + *ret_done,
-					 .len = len - *ret_done };
+					 .len = end - *ret_done };
 
 		if (!ioctl(u->caps.fd, UFFDIO_COPY, &c)) {
-			*ret_done = len;
+			*ret_done = end;
 			break;
 		}
 		if (c.copy <= 0)
 			return -errno;
 		*ret_done += c.copy;
 	}
-	return 0;
+	return end < len ? -EEXIST : 0;
 }
 
 /*
@@ -104,6 +107,32 @@ bool uffd_event_pending(int fd)
 	return ioctl(fd, UFFDIO_ZEROPAGE, &nothing) && errno == EAGAIN;
 }
 
+/*
+ * Some calls take pages away and raise no event: MADV_GUARD_INSTALL, and shmat(SHM_REMAP), which
+ * puts another mapping there. What is away then has no place to come home to. Nothing else says
+ * ENOENT of a page (there is no mapping, or it is not watched) when all events are handled: the
+ * lock was held since the page's address was looked up, so none was handled in between, and one
+ * that had begun before the kernel refused is pending now.
+ */
+int uffd_refused(struct uffd *u, uint64_t va, int err)
+{
+	struct vma v;
+
+	env_assert_held(&u->lock);
+	if (err != -ENOENT && !(err == -EEXIST && maps_guard(va, 1) == 0))
+		return err;
+	if (uffd_event_pending(u->caps.fd))
+		return -EAGAIN;
+	if (err == -EEXIST)
+		return -ENOENT;
+	if (!maps_query(va, &v) && v.start <= va && !v.shared && !v.file)
+		env_log(0, "0x%llx is other memory than was watched: what was away is dropped",
+			(unsigned long long)va);
+	/* without memory to cut the range: what is there does not move, so it is only slower */
+	(void)watch_remove(&u->watch, va, va + PAGE);
+	return -ENOENT;
+}
+
 void uffd_wake(struct uffd *u, uint64_t va, uint64_t len)
 {
 	struct uffdio_range r = { .start = va, .len = len };
@@ -116,12 +145,13 @@ void uffd_wake(struct uffd *u, uint64_t va, uint64_t len)
  * is done page by page. The pages are in the caller's transit: the lock is let go of while an event
  * is pending.
  */
-void uffd_protect(struct uffd *u, uint64_t va, uint64_t len)
+bool uffd_protect(struct uffd *u, uint64_t va, uint64_t len)
 {
 	struct uffdio_writeprotect p = {
 		.range = { .start = va, .len = len },
 		.mode = UFFDIO_WRITEPROTECT_MODE_WP,
 	};
+	bool all = true;
 	uint64_t a;
 
 	while (ioctl(u->caps.fd, UFFDIO_WRITEPROTECT, &p)) {
@@ -130,9 +160,10 @@ void uffd_protect(struct uffd *u, uint64_t va, uint64_t len)
 			continue;
 		}
 		for (a = va; len > PAGE && a < va + len; a += PAGE)
-			uffd_protect(u, a, PAGE);
-		return;
+			all &= uffd_protect(u, a, PAGE);
+		return len > PAGE && all;
 	}
+	return true;
 }
 
 /*

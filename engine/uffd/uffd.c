@@ -297,14 +297,34 @@ static void uffd_discard(void *e, uint64_t va, uint64_t len)
 	env_mutex_unlock(&u->lock);
 }
 
+/* the first pages of [va, va + *len): 0, and *len says how many bytes; errors: of the first page */
+static int poison(struct uffd *u, uint64_t va, uint64_t *len)
+{
+	struct uffdio_poison p = { .range = { .start = va, .len = *len } };
+
+	if (!ioctl(u->caps.fd, UFFDIO_POISON, &p))
+		return 0;
+	if (p.updated > 0) {
+		*len = p.updated;
+		return 0;
+	}
+	if (errno == EAGAIN)
+		return -EAGAIN;
+	if (*len == PAGE)
+		return uffd_refused(u, va, -errno);
+	*len = PAGE; /* perhaps the range is not all in one mapping */
+	return poison(u, va, len);
+}
+
 /*
  * One run, as it was looked at: lock held, and not let go of between the look and the ioctl, or a
- * touch in between would be served as a hole, with zeros. 0, and r->len says how far; -EAGAIN.
+ * touch in between would be served as a hole, with zeros. 0, and r->len says how far; -EAGAIN;
+ * -ENOENT: the program has given up the first page, r->len.
  */
 static int poison_run(struct uffd *u, struct softpt_run *r)
 {
-	struct uffdio_poison p = { .range = { .start = r->va } };
 	uint64_t done;
+	int err;
 
 	/* what of a coherent device the program has mapped goes from its memory first */
 	if (uffd_is_coherent(u, SOFTPT_DEV(r->place))) {
@@ -312,15 +332,9 @@ static int poison_run(struct uffd *u, struct softpt_run *r)
 			return -EAGAIN;
 		r->len = ENV_MAX(done, PAGE);
 	}
-	p.range.len = r->len;
-	if (u->caps.poison && !ioctl(u->caps.fd, UFFDIO_POISON, &p))
-		return 0;
-	if (u->caps.poison && p.updated > 0) {
-		r->len = p.updated;
-		return 0;
-	}
-	if (u->caps.poison && errno == EAGAIN)
-		return -EAGAIN;
+	err = u->caps.poison ? poison(u, r->va, &r->len) : -EOPNOTSUPP;
+	if (!err || err == -EAGAIN || err == -ENOENT)
+		return err;
 	/* The next best thing to SIGBUS, never silent zeros. It has no event, so nobody waits for
 	 * the lock. Limit, kernels without POISON (before 6.6) only: memory that another thread
 	 * unmaps and maps anew in this very moment is not told apart from the old. */
@@ -333,6 +347,7 @@ static uint64_t uffd_poison(void *e, unsigned int dev, uint64_t va, uint64_t len
 {
 	uint64_t end = va + len, lost = 0;
 	struct uffd *u = e;
+	int err;
 
 	env_mutex_lock(&u->lock);
 	while (va < end) {
@@ -343,8 +358,14 @@ static uint64_t uffd_poison(void *e, unsigned int dev, uint64_t va, uint64_t len
 			va += r.len;
 			continue;
 		}
-		if (poison_run(u, &r)) {
+		err = poison_run(u, &r);
+		if (err == -EAGAIN) {
 			uffd_yield_to_events(u);
+			continue;
+		}
+		if (err == -ENOENT) {
+			release_range(u, va, r.len);
+			va += r.len;
 			continue;
 		}
 		if (watch_add(&u->lost, va, va + r.len))

@@ -82,6 +82,11 @@ void maps_refresh_objects(void);
 bool maps_is_object(uint64_t start, uint64_t end, uint64_t *ret_until);
 /* bit i: page i of [va, va + n pages) is present or swapped out. n <= 512 */
 int maps_present(uint64_t va, unsigned int n, uint64_t *ret_bits);
+/* the first of n pages that is a guard; n: none, or the kernel does not say */
+unsigned int maps_guard(uint64_t va, unsigned int n);
+/* the same; and which of them are guards (MADV_GUARD_INSTALL), where the kernel says it (6.15):
+ * they count as present */
+int maps_holes(uint64_t va, unsigned int n, uint64_t *ret_bits, uint64_t *ret_guards);
 bool maps_is_huge(uint64_t va);
 /* MAPS_* of each of n <= 512 pages: 0 or -errno */
 int maps_look(uint64_t va, unsigned int n, uint8_t *ret_page);
@@ -90,6 +95,7 @@ int maps_look(uint64_t va, unsigned int n, uint8_t *ret_page);
 #define MAPS_HUGE   4  /* a part of a huge page that is mapped whole (6.7) */
 #define MAPS_SHARED 8  /* anonymous, and another process may map it too */
 #define MAPS_CACHE  16 /* a file's or of shared memory */
+#define MAPS_GUARD  32 /* nothing is, and it may not be touched (MADV_GUARD_INSTALL) */
 
 /* ---- watch.c: sorted disjoint ranges; engine lock held ---- */
 struct watch_range {
@@ -250,7 +256,6 @@ int uffd_unmap_coherent(struct uffd *u, uint64_t va, uint32_t place, uint64_t le
 			uint64_t *ret_done);
 int uffd_map_coherent(struct uffd *u, uint64_t va, uint32_t place, uint64_t len,
 		      uint64_t *ret_done);
-bool uffd_is_held(const struct uffd *u, uint32_t place);
 
 /* allow.c */
 void allow_init(struct uffd *u);
@@ -304,10 +309,14 @@ uint64_t uffd_discard_next(const struct uffd *u, uint64_t start, uint64_t end);
  * -ENOENT, -EBUSY, -EEXIST, -EINVAL at page src + *ret_done */
 int uffd_move(struct uffd *u, uint64_t dst, uint64_t src, uint64_t len, uint64_t *ret_done);
 int uffd_copy(struct uffd *u, uint64_t dst, const void *src, uint64_t len, uint64_t *ret_done);
+/* lock held: page @va could not be installed or poisoned, alone: @err. -EAGAIN an event is pending;
+ * -ENOENT the program has given the page up; else @err */
+int uffd_refused(struct uffd *u, uint64_t va, int err);
 void uffd_wake(struct uffd *u, uint64_t va, uint64_t len);
 /* lock held: has a memory call begun whose event is not read, so that nothing can be moved? */
 bool uffd_event_pending(int fd);
-void uffd_protect(struct uffd *u, uint64_t va, uint64_t len);
+/* false: not all of it is watched memory any more */
+bool uffd_protect(struct uffd *u, uint64_t va, uint64_t len);
 /* page @va may be written to again; false: an event is pending, look again */
 bool uffd_unprotect(struct uffd *u, uint64_t va);
 /* lock held on entry and exit; lets pending events be handled meanwhile */

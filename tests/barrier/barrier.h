@@ -72,6 +72,8 @@ enum effect {
 	READONLY,
 	NOACCESS,
 	LOCKED,
+	GUARDED, /* not to be touched, and zeros when that is over */
+	SHARED,	 /* shared memory, the rest as FRESH */
 };
 
 #define CALL_EVENT  1u /* the kernel tells the reader, and the call waits for that */
@@ -80,6 +82,7 @@ enum effect {
 #define CALL_DIRECT 8u /* ... but this kind goes past the hooks */
 #define CALL_BRK    16u
 #define CALL_LAST   32u /* made on the end of the mapping */
+#define CALL_QUIET  64u /* raw, or without a hook, nobody is told: found when pages come home */
 
 struct call {
 	const char *name;
@@ -88,6 +91,10 @@ struct call {
 	void (*fn)(struct area *a);
 };
 extern const struct call calls[];
+/* is this one that devices are not told of? */
+bool call_is_quiet(const struct call *c, bool raw);
+/* skips where the kernel has no such call */
+void call_need(const struct call *c);
 
 #define SEED	   77
 #define FRESH_SEED 78

@@ -6,13 +6,19 @@
 #include "tests/barrier/barrier.h"
 
 #include <malloc.h>
+#include <fcntl.h>
 #include <stdlib.h>
 #include <sys/mman.h>
+#include <sys/shm.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
 #ifndef MADV_COLLAPSE
 #define MADV_COLLAPSE 25
+#endif
+#ifndef MADV_GUARD_INSTALL
+#define MADV_GUARD_INSTALL 102
+#define MADV_GUARD_REMOVE  103
 #endif
 #ifndef MREMAP_DONTUNMAP
 #define MREMAP_DONTUNMAP 4
@@ -182,6 +188,54 @@ static void do_mlock(struct area *a)
 	must(syscall(SYS_mlock, a->mid, MID_LEN), "mlock");
 }
 
+static void do_guard(struct area *a)
+{
+	must(advise(a, MADV_GUARD_INSTALL), "madvise(GUARD_INSTALL)");
+}
+
+static void do_shmat(struct area *a)
+{
+	int id = shmget(IPC_PRIVATE, MID_LEN, IPC_CREAT | 0600);
+
+	must(id, "shmget");
+	CHECK(shmat(id, ptr(a->mid), SHM_REMAP) == ptr(a->mid));
+	must(shmctl(id, IPC_RMID, NULL), "shmctl");
+	write_fresh(a);
+}
+
+bool call_is_quiet(const struct call *c, bool raw)
+{
+	return c->flags & CALL_QUIET && (raw || !(c->flags & CALL_HOOK));
+}
+
+/* bit 58 of /proc/self/pagemap says where guards are, from Linux 6.15 on */
+static bool has_guards(void)
+{
+	int fd = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
+	uint64_t entry = 0;
+	char *p = mmap(NULL, PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+	CHECK(fd >= 0 && p != MAP_FAILED);
+	if (syscall(SYS_madvise, p, PAGE, MADV_GUARD_INSTALL) ||
+	    pread(fd, &entry, sizeof(entry), (uintptr_t)p / PAGE * sizeof(entry)) < 0)
+		entry = 0;
+	munmap(p, PAGE);
+	close(fd);
+	return entry >> 58 & 1;
+}
+
+void call_need(const struct call *c)
+{
+	static int guards;
+
+	if (c->effect != GUARDED)
+		return;
+	if (!guards)
+		guards = has_guards() ? 1 : -1;
+	if (guards < 0)
+		kit_skip("this kernel has no guard pages, or does not say where they are");
+}
+
 const struct call calls[] = {
 	{ "munmap", CALL_EVENT | CALL_HOOK, GONE, do_munmap },
 	{ "munmap+mmap", CALL_EVENT | CALL_HOOK, FRESH, do_munmap_mmap },
@@ -201,6 +255,8 @@ const struct call calls[] = {
 	{ "brk-down", CALL_EVENT | CALL_BRK | CALL_LAST, GONE, do_brk_down },
 	{ "brk-down-up", CALL_EVENT | CALL_BRK | CALL_LAST, FRESH, do_brk_down_up },
 	{ "mlock", CALL_FAULT, LOCKED, do_mlock },
+	{ "guard-install", CALL_EVENT | CALL_HOOK | CALL_QUIET, GUARDED, do_guard },
+	{ "shmat-over", CALL_QUIET, SHARED, do_shmat },
 	{ NULL, 0, KEEP, NULL },
 };
 
@@ -227,6 +283,7 @@ void area_make(struct kit *k, const struct call *c, struct area *a)
 {
 	uint64_t len = (PREFIX + MID + (c->flags & CALL_LAST ? 0 : SUFFIX)) * PAGE, place;
 
+	call_need(c);
 	place = kit_place(k, 3 * BALUN_BLOCK_SIZE);
 	a->brk = c->flags & CALL_BRK;
 	a->va = a->brk ? heap_end(a, len) : place + 40 * PAGE;
@@ -289,6 +346,10 @@ static void check_middle(struct kit *k, enum effect effect, struct area *a, bool
 	case GONE:
 		is_gone(k, a->mid, MID_LEN);
 		break;
+	case GUARDED: /* by now not any more */
+		is(k, device, a->mid, MID_LEN, KIT_ZEROS, 0);
+		break;
+	case SHARED:
 	case FRESH:
 		is(k, device, a->mid, half, FRESH_SEED, 0);
 		is(k, device, a->mid + half, half, KIT_ZEROS, 0);
@@ -337,6 +398,18 @@ static void check_permission(struct kit *k, enum effect effect, struct area *a)
 	CHECK_OK(k->mem->protect(k, a->mid, MID_LEN, KIT_RW));
 }
 
+/* what is guarded is refused to CPU and device; then the guards go */
+static void check_guards(struct kit *k, struct area *a)
+{
+	uint64_t va, v;
+
+	for (va = a->mid; va < a->after; va += PAGE) {
+		CHECK_RC(k->mem->load(k, va, &v, sizeof(v)), -EFAULT);
+		CHECK_RC(dev_read(k->dev, va, &v, sizeof(v)), -EFAULT);
+	}
+	must(madvise(ptr(a->mid), MID_LEN, MADV_GUARD_REMOVE), "madvise(GUARD_REMOVE)");
+}
+
 static void check_all(struct kit *k, enum effect effect, struct area *a, bool device)
 {
 	is(k, device, a->va, a->mid - a->va, SEED, 0);
@@ -347,6 +420,10 @@ static void check_all(struct kit *k, enum effect effect, struct area *a, bool de
 void area_check(struct kit *k, const struct call *c, struct area *a, bool device_first)
 {
 	CHECK_OK(balun_fence(k->space));
+	if (call_is_quiet(c, a->raw))
+		CHECK_OK(balun_migrate(k->space, ptr(a->va), a->end - a->va, NULL, NULL));
+	if (c->effect == GUARDED)
+		check_guards(k, a);
 	if (c->effect == READONLY || c->effect == NOACCESS)
 		check_permission(k, c->effect, a);
 	check_all(k, c->effect, a, device_first);

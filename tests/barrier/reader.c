@@ -562,7 +562,7 @@ static void add_call(const struct call *call)
 	unsigned int i;
 
 	if (call->flags & CALL_EVENT) {
-		bool raw = call->flags & CALL_HOOK;
+		bool raw = call->flags & CALL_HOOK && !(call->flags & CALL_QUIET);
 
 		add(reader_run, WAY_ALL, call, "reader-read", "out", raw);
 		add(reader_run, WAY_ALL, call, remap ? "reader-remapped" : "reader-dying", "out",
