@@ -279,8 +279,8 @@ static int place_run(struct balun_device *dev, uint64_t len, bool evict, uint64_
 		    env_load_relaxed(&dev->spill) == dev->id)
 			return err;
 		core_evict(dev, len, keep_va, &freed);
-		if (!freed)
-			return -ENOMEM;
+		if (!freed) /* an eviction does not find what has come free by itself since */
+			return mem_alloc(dev, len, ret_off);
 	}
 }
 

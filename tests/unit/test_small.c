@@ -11,7 +11,7 @@
 #define VA 0x10000000ULL
 
 static char memory[BALUN_PAGE_SIZE];
-static bool taken;
+static bool taken, late; /* late: what was given back is free for the second who asks */
 static uint64_t bytes = sizeof(memory), caps = BALUN_CAP_ALLOC; /* of the next open() */
 
 static int small_open(struct balun_device *dev, const struct balun_options *opt,
@@ -64,8 +64,10 @@ static int small_copy_wait(void *priv, uint64_t cookie)
 
 static int small_alloc(void *priv, uint64_t len, uint64_t *ret_off)
 {
-	if (taken || len > sizeof(memory))
+	if (taken || late || len > sizeof(memory)) {
+		late = false;
 		return -ENOMEM;
+	}
 	taken = true;
 	*ret_off = 0;
 	return 0;
@@ -155,6 +157,25 @@ static void one_page_at_a_time(void **state)
 	assert_int_equal(balun_sim_munmap(space, VA, len), 0);
 }
 
+/* an engine may tell late what is free, from another thread: between an alloc and an eviction that
+ * then finds nothing */
+static void memory_comes_free_by_itself(void **state)
+{
+	struct balun_device *dev;
+	struct balun_counts c;
+
+	assert_int_equal(
+		balun_sim_mmap(space, VA, BALUN_BLOCK_SIZE, BALUN_SIM_READ | BALUN_SIM_WRITE), 0);
+	assert_int_equal(balun_device_open(space, "small", &dev), 0);
+	fill(VA, 'y');
+	late = true;
+	assert_int_equal(balun_migrate(space, (void *)VA, BALUN_PAGE_SIZE, dev, &c), 0);
+	assert_int_equal(c.moved, 1);
+	assert_int_equal(balun_device_close(dev), 0);
+	holds(VA, 'y');
+	assert_int_equal(balun_sim_munmap(space, VA, BALUN_BLOCK_SIZE), 0);
+}
+
 /* a device's fault has to bring the page that it is about, whatever the policy adds */
 static void a_fault_brings_its_page(void **state)
 {
@@ -201,6 +222,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(one_page_at_a_time),
+		cmocka_unit_test(memory_comes_free_by_itself),
 		cmocka_unit_test(a_fault_brings_its_page),
 		cmocka_unit_test(sizes),
 	};
