@@ -300,6 +300,7 @@ suite mydriver 120 tests/cli/mydriver.sh
 suite hmm-smoke 60 tests/hmm-selftest/smoke.sh
 suite stress/fork 60 "$BUILD/tests/stress/fork_rounds" 200
 suite stress/compaction 60 "$BUILD/tests/stress/compaction" 5
+suite stress/blocks 60 tests/stress/blocks.sh 4
 suite stress/kill9-run 300 tests/stress/kill9_run.sh 8 1
 collect
 
@@ -315,6 +316,7 @@ if [ $all -eq 1 ]; then
 	suite stress/fork 1200 "$BUILD/tests/stress/fork_rounds" 10000
 	suite stress/compaction 300 "$BUILD/tests/stress/compaction" 60
 	suite stress/compaction/soft 300 "$BUILD/tests/stress/compaction" 60 soft:mem=64M
+	suite stress/blocks 300 tests/stress/blocks.sh 60
 	suite stress/kill9 600 tests/stress/kill9.sh
 	suite stress/kill9-run/72 1800 tests/stress/kill9_run.sh 72
 	suite bench-far 600 tests/cli/bench_far.sh

@@ -5,11 +5,15 @@
  * range is taken, and no device has an entry there: as in the kernel, invalidation comes first.
  * mprotect has no event, so this is the only way to see it.
  *
- * Calls from inside libc and raw system calls are not seen here. Their events are; and because a
- * REMOVE event comes before the kernel discards, its range is quarantined until no thread can still
- * be inside the call (/proc/self/task/N/syscall says).
+ * So are free(), realloc() and reallocarray(), for glibc's own unmap and move large blocks past the
+ * definitions above: see "blocks of the heap".
+ *
+ * Other calls from inside libc and raw system calls are not seen here. Their events are; and
+ * because a REMOVE event comes before the kernel discards, its range is quarantined until no thread
+ * can still be inside the call (/proc/self/task/N/syscall says).
  */
 #include <dirent.h>
+#include <dlfcn.h>
 #include <fcntl.h>
 #include <stdarg.h>
 #include <stdlib.h>
@@ -169,6 +173,99 @@ __attribute__((visibility("default"))) void *mremap(void *addr, size_t old_len, 
 	errno = err;
 	return ret;
 }
+
+/* ---- blocks of the heap ---- */
+
+#if defined(__GLIBC__) && !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
+
+#define BLOCK_HEAD   (2 * sizeof(size_t))
+#define BLOCK_FLAGS  ((size_t)7)
+#define BLOCK_MAPPED ((size_t)2)
+
+static struct {
+	void (*free)(void *p);
+	void *(*realloc)(void *p, size_t size);
+	void *(*reallocarray)(void *p, size_t n, size_t size);
+	bool glibc; /* they are glibc's own, and blocks look as its do */
+} heap;
+
+__attribute__((constructor(101))) static void heap_find(void)
+{
+	/* not a call that allocates, unless it fails */
+	heap.realloc = dlsym(RTLD_NEXT, "realloc");
+	heap.reallocarray = dlsym(RTLD_NEXT, "reallocarray");
+	heap.free = dlsym(RTLD_NEXT, "free");
+	heap.glibc = heap.free && (void *)heap.free == dlsym(RTLD_NEXT, "__libc_free");
+}
+
+/*
+ * Large blocks are mappings of their own, which glibc unmaps and moves with system calls that no
+ * hook sees: the head of such a block, before its first byte, says that it is one, how far before
+ * it the mapping begins, and how long it is. (That has been so since glibc 2.0, and malloc_usable_
+ * size() and core dumps' readers depend on it. Another malloc calls munmap() and mremap(), as all
+ * libraries do.) A page of it can be away: reading the head brings it home.
+ */
+static bool heap_begin(struct hook *h, enum hook_call call, const void *p)
+{
+	const size_t *head = (const size_t *)((uintptr_t)p - BLOCK_HEAD);
+
+	if (!p || !heap.glibc || !uffd_here() || !(head[1] & BLOCK_MAPPED))
+		return false;
+	return hook_begin(h, call, (uintptr_t)head - head[0], head[0] + (head[1] & ~BLOCK_FLAGS));
+}
+
+__attribute__((visibility("default"))) void free(void *p)
+{
+	struct hook h;
+	bool hooked = heap_begin(&h, HOOK_UNMAP, p);
+
+	if (!heap.free)
+		heap_find();
+	heap.free(p);
+	if (hooked) {
+		int err = errno;
+
+		hook_end(&h);
+		errno = err;
+	}
+}
+
+/* may unmap, too: an mremap is alone, so it waits for both */
+__attribute__((visibility("default"))) void *realloc(void *p, size_t size)
+{
+	struct hook h;
+	bool hooked = heap_begin(&h, HOOK_REMAP, p);
+	void *ret;
+	int err;
+
+	if (!heap.realloc)
+		heap_find();
+	ret = heap.realloc(p, size);
+	err = errno;
+	if (hooked)
+		hook_end(&h);
+	errno = err;
+	return ret;
+}
+
+__attribute__((visibility("default"))) void *reallocarray(void *p, size_t n, size_t size)
+{
+	struct hook h;
+	bool hooked = heap_begin(&h, HOOK_REMAP, p);
+	void *ret;
+	int err;
+
+	if (!heap.reallocarray)
+		heap_find();
+	ret = heap.reallocarray(p, n, size);
+	err = errno;
+	if (hooked)
+		hook_end(&h);
+	errno = err;
+	return ret;
+}
+
+#endif
 
 /* ---- calls that were not seen coming ---- */
 

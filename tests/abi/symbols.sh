@@ -14,7 +14,7 @@ nm -D --defined-only "$BUILD/libbalun.so" | awk '$2 ~ /[TtWDBRV]/ { print $3 }' 
 	grep -v '^__\(asan\|ubsan\|tsan\|odr_asan\)' | sort >"$tmp/exported"
 grep '@@BALUN_' "$tmp/exported" | sed 's/@.*//' | sort >"$tmp/so"
 grep -v '@@BALUN_' "$tmp/exported" >"$tmp/bare"
-printf '%s\n' madvise mprotect mremap munmap pthread_create >"$tmp/hooks"
+printf '%s\n' free madvise mprotect mremap munmap pthread_create realloc reallocarray >"$tmp/hooks"
 
 same() { # what, file, file
 	out=$(diff "$2" "$3")

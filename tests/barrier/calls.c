@@ -24,6 +24,12 @@
 #define MREMAP_DONTUNMAP 4
 #endif
 
+/* of a block of glibc's heap: bytes before it, and the bit that says that it is a mapping */
+#define BLOCK_HEAD   (2 * sizeof(size_t))
+#define BLOCK_MAPPED ((size_t)2)
+
+void __libc_free(void *p);
+
 static void *ptr(uint64_t va)
 {
 	return (void *)va;
@@ -70,6 +76,31 @@ __attribute__((no_sanitize("thread"))) static void write_fresh(struct area *a)
 static void do_munmap_mmap(struct area *a)
 {
 	do_munmap(a);
+	map_fresh(a);
+	write_fresh(a);
+}
+
+/*
+ * A large block of the heap, as glibc has it: a mapping of its own. Its head says so, where the
+ * mapping begins and how long it is; here it lies elsewhere, so that nobody waits in a fault on it
+ * instead of in the call. __libc_free() is what libc itself calls.
+ */
+static void do_free_block(struct area *a)
+{
+	static size_t head[BLOCK_HEAD / sizeof(size_t) + 1] __attribute__((aligned(PAGE)));
+	void *volatile p = head + BLOCK_HEAD / sizeof(size_t);
+
+	head[0] = (uintptr_t)head - a->mid;
+	head[1] = (MID_LEN - head[0]) | BLOCK_MAPPED;
+	if (a->raw)
+		__libc_free(p);
+	else
+		free(p);
+}
+
+static void do_free_block_mmap(struct area *a)
+{
+	do_free_block(a);
 	map_fresh(a);
 	write_fresh(a);
 }
@@ -239,6 +270,8 @@ void call_need(const struct call *c)
 const struct call calls[] = {
 	{ "munmap", CALL_EVENT | CALL_HOOK, GONE, do_munmap },
 	{ "munmap+mmap", CALL_EVENT | CALL_HOOK, FRESH, do_munmap_mmap },
+	{ "free", CALL_EVENT | CALL_HOOK, GONE, do_free_block },
+	{ "free+mmap", CALL_EVENT | CALL_HOOK, FRESH, do_free_block_mmap },
 	{ "mmap-over", CALL_EVENT, FRESH, do_mmap_over },
 	{ "mremap-move", CALL_EVENT | CALL_HOOK, MOVED, do_move },
 	{ "mremap-dontunmap", CALL_EVENT | CALL_HOOK, LEFT, do_dontunmap },
