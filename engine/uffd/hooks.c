@@ -15,6 +15,8 @@
 #include <dirent.h>
 #include <dlfcn.h>
 #include <fcntl.h>
+#include <limits.h>
+#include <linux/futex.h>
 #include <stdarg.h>
 #include <stdlib.h>
 #include <sys/mman.h>
@@ -51,15 +53,73 @@ static bool must_wait(const struct uffd *u, enum hook_call call)
 	return (call != HOOK_CHANGE && u->remapping) || (call == HOOK_REMAP && u->unmapping);
 }
 
-/* false: no space, or a call of Balun itself: just do it */
+/* ---- calls that see no space ---- */
+
+/*
+ * How many are under way, and in the generation of which fork: threads that the child of a fork
+ * does not have are none. Whoever makes a space waits for them, or the call of a thread that had
+ * just looked would go to the kernel while pages move, and nothing would keep them apart. The call
+ * counts itself, then looks for a space; the space is published, then the number is read. Both are
+ * sequentially consistent, so one of them sees the other.
+ */
+static uint32_t unseen, unseen_waiters;
+
+#define UNSEEN_GEN(word) ((word) & ~0xffffu)
+
+static void unseen_add(int n)
+{
+	uint32_t gen = env_fork_gen() << 16, was = env_load_relaxed(&unseen), now;
+
+	do {
+		if (UNSEEN_GEN(was) != gen && n < 0)
+			return; /* forked meanwhile */
+		now = UNSEEN_GEN(was) == gen ? was + n : gen | 1;
+	} while (!__atomic_compare_exchange_n(&unseen, &was, now, false, __ATOMIC_SEQ_CST,
+					      __ATOMIC_RELAXED));
+	if (now == gen && __atomic_load_n(&unseen_waiters, __ATOMIC_SEQ_CST))
+		syscall(SYS_futex, &unseen, FUTEX_WAKE_PRIVATE, INT_MAX, NULL, NULL, 0);
+}
+
+void uffd_unseen_wait(void)
+{
+	uint32_t gen = env_fork_gen() << 16, now;
+
+	__atomic_fetch_add(&unseen_waiters, 1, __ATOMIC_SEQ_CST);
+	while ((now = __atomic_load_n(&unseen, __ATOMIC_SEQ_CST)) != gen && UNSEEN_GEN(now) == gen)
+		syscall(SYS_futex, &unseen, FUTEX_WAIT_PRIVATE, now, NULL, NULL, 0);
+	__atomic_fetch_sub(&unseen_waiters, 1, __ATOMIC_SEQ_CST);
+}
+
+/* true: there is no space, and none comes to be before unseen_add(-1) */
+static bool unseen_begin(void)
+{
+	if (uffd_here())
+		return false;
+	unseen_add(1);
+	if (!uffd_here()) {
+		ENV_STOP("hook-unseen");
+		return true;
+	}
+	unseen_add(-1);
+	return false;
+}
+
+/* ---- hooks ---- */
+
+/* false: a call of Balun itself: just do it */
 static bool hook_begin(struct hook *h, enum hook_call call, uint64_t addr, uint64_t len)
 {
 	struct uffd *u;
 
-	if (!uffd_here() || !len || addr % PAGE || addr + len < addr ||
-	    addr + len > 1ULL << SOFTPT_VA_BITS || env_owns(addr, len))
+	h->u = NULL;
+	if (!len || addr % PAGE || addr + len < addr || addr + len > 1ULL << SOFTPT_VA_BITS ||
+	    env_owns(addr, len))
 		return false;
-	u = uffd_enter_here(h->cookie);
+	do {
+		if (unseen_begin())
+			return true;
+		u = uffd_enter_here(h->cookie);
+	} while (!u && !env_owns((uintptr_t)__builtin_frame_address(0), 1));
 	if (!u)
 		return false;
 	len = (len + PAGE - 1) & ~(PAGE - 1);
@@ -85,6 +145,10 @@ static void hook_end(struct hook *h)
 {
 	struct uffd *u = h->u;
 
+	if (!u) {
+		unseen_add(-1);
+		return;
+	}
 	ENV_STOP("hook-called");
 	core_invalidate_end(u->space, h->c.start, h->c.end - h->c.start);
 	env_mutex_lock(&u->lock);
@@ -142,8 +206,8 @@ __attribute__((visibility("default"))) int madvise(void *addr, size_t len, int a
 	bool guards = advice == MADV_GUARD_INSTALL;
 	bool drops = advice == MADV_DONTNEED || advice == MADV_FREE || advice == MADV_REMOVE;
 	bool hooked = (drops || guards) && hook_begin(&h, HOOK_CHANGE, (uintptr_t)addr, len);
-	int ret = hooked && guards ? guard_install(addr, len)
-				   : (int)syscall(SYS_madvise, addr, len, advice);
+	int ret = hooked && h.u && guards ? guard_install(addr, len)
+					  : (int)syscall(SYS_madvise, addr, len, advice);
 	int err = errno;
 
 	if (hooked)
@@ -209,7 +273,7 @@ static bool heap_begin(struct hook *h, enum hook_call call, const void *p)
 {
 	const size_t *head = (const size_t *)((uintptr_t)p - BLOCK_HEAD);
 
-	if (!p || !heap.glibc || !uffd_here() || !(head[1] & BLOCK_MAPPED))
+	if (!p || !heap.glibc || !(head[1] & BLOCK_MAPPED))
 		return false;
 	return hook_begin(h, call, (uintptr_t)head - head[0], head[0] + (head[1] & ~BLOCK_FLAGS));
 }

@@ -56,6 +56,7 @@ static int attach(struct balun_space *sp, void **ret_e)
 		err = -EBUSY;
 		goto err_pt;
 	}
+	uffd_unseen_wait();
 	err = maps_open();
 	if (err) {
 		env_reason("/proc/self/pagemap: %s", strerror(-err));

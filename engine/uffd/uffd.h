@@ -358,7 +358,9 @@ void uffd_add_bits(uint64_t block, uint64_t start, uint64_t end, uint64_t *bits)
 /* ending.c; lock held */
 void uffd_ending_bits(struct uffd *u, uint64_t block, uint64_t *ret_bits);
 
-/* hooks.c; lock held: may no page of the range be taken now? Tries to end what is over */
+/* hooks.c; the space is published: until no call is under way that has not seen it */
+void uffd_unseen_wait(void);
+/* lock held: may no page of the range be taken now? Tries to end what is over */
 bool uffd_is_changing(struct uffd *u, uint64_t start, uint64_t end);
 /* lock held: is a hooked call under way in the range? u->idle wakes when it ends */
 bool uffd_is_hooked(const struct uffd *u, uint64_t start, uint64_t end);

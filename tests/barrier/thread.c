@@ -63,6 +63,39 @@ static void space_ends(struct kit *k, const struct cell *c)
 	area_drop(k, c->call, &s.a);
 }
 
+static void anew_run(void *arg)
+{
+	struct scene *s = arg;
+
+	CHECK_OK(kit_open_space(s->k));
+}
+
+/* The hook has seen no space, and the call is about to be made: no space comes to be before. */
+static void space_begins(struct kit *k, const struct cell *c)
+{
+	struct scene s = { .k = k, .c = c };
+	struct worker caller, maker;
+
+	area_make(k, c->call, &s.a);
+	space_end(k);
+	worker_start(&caller, call_run, &s);
+	worker_start(&maker, anew_run, &s);
+	stop_arm(c->point);
+	worker_go(&caller);
+	if (!stop_hit(&caller))
+		kit_fail(__FILE__, __LINE__, "the caller does not come by %s", c->point);
+	worker_go(&maker);
+	worker_must_wait(&maker, SYS_futex, "who makes a space", c->point);
+	stop_release();
+	worker_must_finish(&caller, c->call->name, c->point);
+	worker_must_finish(&maker, "who makes a space", c->point);
+	worker_join(&caller);
+	worker_join(&maker);
+	k->dev = kit_device(k, way_dev);
+	area_check(k, c->call, &s.a, false);
+	area_drop(k, c->call, &s.a);
+}
+
 /* ---- the end of a thread ---- */
 
 #define STACK (4UL << 20)
@@ -390,6 +423,13 @@ void thread_cells(void)
 			c->point = "enter-looked";
 			c->mover = anew;
 		}
+	for (call = calls; call->name; call++) {
+		if (!(call->flags & CALL_HOOK))
+			continue;
+		c = cell_add(space_begins, WAY_ALL, "%s/hook-unseen/space-begins", call->name);
+		c->call = call;
+		c->point = "hook-unseen";
+	}
 	for (i = 0; i < 2; i++) {
 		c = cell_add(end_busy, WAY_ALL, "thread-end/destructors/%s", how[i]);
 		c->mover = i;
