@@ -165,7 +165,11 @@ void watch_raise(struct uffd *u, uint64_t end)
 		__atomic_store_n(&u->watch_high, end, __ATOMIC_SEQ_CST);
 }
 
-/* lock held: the mapping is asked for again here, where no event can have gone unnoticed */
+/*
+ * Lock held. What is not registered yet raises no events: parts of the mapping can be unmapped
+ * after we asked for it, and the kernel registers what is left. A mapping that is there after that
+ * is registered as a whole, or lies where an event says so that is still unread.
+ */
 static void watch_one(struct uffd *u, uint64_t start, uint64_t end)
 {
 	struct vma v;
@@ -174,8 +178,12 @@ static void watch_one(struct uffd *u, uint64_t start, uint64_t end)
 		return;
 	end = ENV_MIN(end, v.end);
 	watch_raise(u, end);
+	ENV_STOP("watch-queried");
 	if (uffd_register(u, start, end))
 		return; /* another context has it, or a kind of memory that cannot be watched */
+	if (maps_query(start, &v) || v.start > start)
+		return;
+	end = ENV_MIN(end, v.end);
 	if (watch_add(&u->watch, start, end))
 		uffd_unregister(u, start, end);
 }

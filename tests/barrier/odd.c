@@ -32,6 +32,42 @@ static void go_round(struct kit *k, uint64_t va, struct balun_device *dev)
 	kit_verify(k, va, LEN, SEED);
 }
 
+struct scene {
+	struct kit *k;
+	struct area a;
+};
+
+static void move_out(void *arg)
+{
+	struct scene *s = arg;
+	struct balun_counts n;
+
+	(void)balun_migrate(s->k->space, (void *)s->a.va, s->a.end - s->a.va, s->k->dev, &n);
+}
+
+/*
+ * Memory that is about to be watched for the first time raises no event yet when its middle is
+ * unmapped. What is mapped there later is not watched.
+ */
+static void watched_in_part(struct kit *k, const struct cell *c)
+{
+	struct scene s = { .k = k };
+	struct worker mover;
+
+	area_make(k, c->call, &s.a);
+	worker_start(&mover, move_out, &s);
+	stop_arm(c->point);
+	worker_go(&mover);
+	CHECK(stop_hit(&mover));
+	CHECK(!syscall(SYS_munmap, s.a.mid, MID_LEN));
+	stop_release();
+	worker_join(&mover);
+	c->call->fn(&s.a);
+	kit_move(k, s.a.va, s.a.end - s.a.va, k->dev);
+	area_check(k, c->call, &s.a, true);
+	area_drop(k, c->call, &s.a);
+}
+
 /* All memory of the process is locked, the engine's too, before pages go, or while they are away */
 static void locked(struct kit *k, const struct cell *c)
 {
@@ -79,6 +115,7 @@ static void locked_between(struct kit *k, const struct cell *c)
 void odd_cells(void)
 {
 	static const char *const when[] = { "before", "away" };
+	const struct call *call;
 	struct cell *c;
 	unsigned int i;
 
@@ -89,5 +126,10 @@ void odd_cells(void)
 		c->raw = i >> 1;
 		c->alone = true;
 	}
+	for (call = calls; strcmp(call->name, "mmap-over"); call++)
+		;
+	c = cell_add(watched_in_part, WAY_ALL, "%s/watch-queried/munmap", call->name);
+	c->call = call;
+	c->point = "watch-queried";
 	cell_add(locked_between, WAY_ALL, "mlockall/two-devices")->alone = true;
 }
