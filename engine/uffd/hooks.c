@@ -106,9 +106,15 @@ static bool unseen_begin(void)
 
 /* ---- hooks ---- */
 
-/* false: a call of Balun itself: just do it */
-static bool hook_begin(struct hook *h, enum hook_call call, uint64_t addr, uint64_t len)
+/*
+ * @touches: the call itself reads and writes there. A page that left before the call began is not
+ * discarded before the call ends, so it must not wait for such a page: it begins when there is
+ * none. False: a call of Balun itself, just do it.
+ */
+static bool hook_begin(struct hook *h, enum hook_call call, uint64_t addr, uint64_t len,
+		       bool touches)
 {
+	struct softpt_run busy;
 	struct uffd *u;
 
 	h->u = NULL;
@@ -130,7 +136,8 @@ static bool hook_begin(struct hook *h, enum hook_call call, uint64_t addr, uint6
 	h->c.hooked = true;
 	env_list_init(&h->c.link);
 	env_mutex_lock(&u->lock);
-	while (must_wait(u, call) || uffd_discarding(u, addr, addr + len))
+	while (must_wait(u, call) || uffd_discarding(u, addr, addr + len) ||
+	       (touches && softpt_next_busy(u->pt, addr, addr + len, &busy)))
 		env_cond_wait(&u->idle, &u->lock, ENV_FOREVER);
 	u->unmapping += call == HOOK_UNMAP;
 	u->remapping |= call == HOOK_REMAP;
@@ -164,7 +171,7 @@ static void hook_end(struct hook *h)
 __attribute__((visibility("default"))) int munmap(void *addr, size_t len)
 {
 	struct hook h;
-	bool hooked = hook_begin(&h, HOOK_UNMAP, (uintptr_t)addr, len);
+	bool hooked = hook_begin(&h, HOOK_UNMAP, (uintptr_t)addr, len, false);
 	int ret = syscall(SYS_munmap, addr, len), err = errno;
 
 	if (hooked)
@@ -176,7 +183,7 @@ __attribute__((visibility("default"))) int munmap(void *addr, size_t len)
 __attribute__((visibility("default"))) int mprotect(void *addr, size_t len, int prot)
 {
 	struct hook h;
-	bool hooked = hook_begin(&h, HOOK_CHANGE, (uintptr_t)addr, len);
+	bool hooked = hook_begin(&h, HOOK_CHANGE, (uintptr_t)addr, len, false);
 	int ret = syscall(SYS_mprotect, addr, len, prot), err = errno;
 
 	if (hooked)
@@ -205,7 +212,7 @@ __attribute__((visibility("default"))) int madvise(void *addr, size_t len, int a
 	struct hook h;
 	bool guards = advice == MADV_GUARD_INSTALL;
 	bool drops = advice == MADV_DONTNEED || advice == MADV_FREE || advice == MADV_REMOVE;
-	bool hooked = (drops || guards) && hook_begin(&h, HOOK_CHANGE, (uintptr_t)addr, len);
+	bool hooked = (drops || guards) && hook_begin(&h, HOOK_CHANGE, (uintptr_t)addr, len, false);
 	int ret = hooked && h.u && guards ? guard_install(addr, len)
 					  : (int)syscall(SYS_madvise, addr, len, advice);
 	int err = errno;
@@ -220,7 +227,7 @@ __attribute__((visibility("default"))) void *mremap(void *addr, size_t old_len, 
 						    int flags, ...)
 {
 	struct hook h;
-	bool hooked = hook_begin(&h, HOOK_REMAP, (uintptr_t)addr, old_len);
+	bool hooked = hook_begin(&h, HOOK_REMAP, (uintptr_t)addr, old_len, false);
 	void *to = NULL, *ret;
 	va_list ap;
 	int err;
@@ -267,7 +274,7 @@ __attribute__((constructor(101))) static void heap_find(void)
  * hook sees: the head of such a block, before its first byte, says that it is one, how far before
  * it the mapping begins, and how long it is. (That has been so since glibc 2.0, and malloc_usable_
  * size() and core dumps' readers depend on it. Another malloc calls munmap() and mremap(), as all
- * libraries do.) A page of it can be away: reading the head brings it home.
+ * libraries do.) The head can be away: reading it brings it home.
  */
 static bool heap_begin(struct hook *h, enum hook_call call, const void *p)
 {
@@ -275,7 +282,8 @@ static bool heap_begin(struct hook *h, enum hook_call call, const void *p)
 
 	if (!p || !heap.glibc || !(head[1] & BLOCK_MAPPED))
 		return false;
-	return hook_begin(h, call, (uintptr_t)head - head[0], head[0] + (head[1] & ~BLOCK_FLAGS));
+	return hook_begin(h, call, (uintptr_t)head - head[0], head[0] + (head[1] & ~BLOCK_FLAGS),
+			  call == HOOK_REMAP); /* realloc() writes to the head, or copies */
 }
 
 __attribute__((visibility("default"))) void free(void *p)

@@ -50,6 +50,10 @@ void stop_again(const char *point);
 #define SUFFIX	8
 #define MID_LEN (MID * PAGE)
 
+/* of a block of glibc's heap: bytes before it, and the bit that says that it is a mapping */
+#define BLOCK_HEAD   (2 * sizeof(size_t))
+#define BLOCK_MAPPED ((size_t)2)
+
 /* [va, mid) stays, [mid, mid + MID_LEN) is what the call is made on, [after, end) stays */
 struct area {
 	uint64_t va, mid, after, end, to;

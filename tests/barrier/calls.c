@@ -24,10 +24,6 @@
 #define MREMAP_DONTUNMAP 4
 #endif
 
-/* of a block of glibc's heap: bytes before it, and the bit that says that it is a mapping */
-#define BLOCK_HEAD   (2 * sizeof(size_t))
-#define BLOCK_MAPPED ((size_t)2)
-
 void __libc_free(void *p);
 
 static void *ptr(uint64_t va)

@@ -3,6 +3,7 @@
  * lost. */
 #include "tests/barrier/barrier.h"
 
+#include <stdlib.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -68,6 +69,52 @@ static void watched_in_part(struct kit *k, const struct cell *c)
 	area_drop(k, c->call, &s.a);
 }
 
+static void realloc_run(void *arg)
+{
+	struct scene *s = arg;
+	char *block = (char *)s->a.mid + BLOCK_HEAD, *volatile p = block;
+
+	p = realloc(p, MID_LEN - PAGE - 2 * BLOCK_HEAD);
+	CHECK(p == block);
+}
+
+/*
+ * realloc() writes to the head of the block, inside its hook: it must not wait there for a page
+ * whose move waits for the hook. The middle of the area is the block; it loses its last page.
+ */
+static void realloc_written(struct kit *k, const struct cell *c)
+{
+	struct scene s = { .k = k };
+	struct worker mover, caller;
+	volatile size_t *head;
+	uint64_t word;
+
+	if (KIT_ASAN || KIT_TSAN)
+		kit_skip("realloc() is the sanitizer's");
+	area_make(k, c->call, &s.a);
+	head = (void *)s.a.mid;
+	head[0] = 0;
+	head[1] = MID_LEN | BLOCK_MAPPED;
+	worker_start(&mover, move_out, &s);
+	worker_start(&caller, realloc_run, &s);
+	stop_arm(c->point);
+	worker_go(&mover);
+	CHECK(stop_hit(&mover));
+	worker_go(&caller);
+	worker_must_wait(&caller, -1, "realloc", c->point);
+	stop_release();
+	worker_must_finish(&caller, "realloc", c->point);
+	worker_must_finish(&mover, "the mover", c->point);
+	worker_join(&caller);
+	worker_join(&mover);
+	CHECK_RC(k->mem->load(k, s.a.after - PAGE, &word, sizeof(word)), -EFAULT);
+	kit_verify(k, s.a.va, s.a.mid - s.a.va, SEED);
+	kit_verify_part(k, s.a.va, s.a.mid + PAGE - s.a.va, MID_LEN - 2 * PAGE, SEED);
+	CHECK_OK(k->mem->unmap(k, s.a.va, s.a.end - s.a.va));
+	CHECK_OK(balun_fence(k->space));
+	kit_wait_used(k->dev, 0);
+}
+
 /* All memory of the process is locked, the engine's too, before pages go, or while they are away */
 static void locked(struct kit *k, const struct cell *c)
 {
@@ -115,6 +162,8 @@ static void locked_between(struct kit *k, const struct cell *c)
 void odd_cells(void)
 {
 	static const char *const when[] = { "before", "away" };
+	static const char *const inside[] = { "copy-protected", "copy-read", "move-collected",
+					      "move-copied" };
 	const struct call *call;
 	struct cell *c;
 	unsigned int i;
@@ -131,5 +180,11 @@ void odd_cells(void)
 	c = cell_add(watched_in_part, WAY_ALL, "%s/watch-queried/munmap", call->name);
 	c->call = call;
 	c->point = "watch-queried";
+	for (i = 0; i < sizeof(inside) / sizeof(inside[0]); i++) {
+		c = cell_add(realloc_written, strncmp(inside[i], "copy", 4) ? WAY_ALL : WAY_COPY,
+			     "realloc/%s/out", inside[i]);
+		c->call = call;
+		c->point = inside[i];
+	}
 	cell_add(locked_between, WAY_ALL, "mlockall/two-devices")->alone = true;
 }
