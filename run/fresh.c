@@ -144,17 +144,19 @@ static void fresh(const void *p, size_t len)
 /*
  * Far from the limit a thread looks only once in PART bytes at what they were made of: to allocate
  * takes no longer than a look. Near it (press.c) each time, for all that is new must be watched.
+ *
+ * This is all that an allocation costs where nothing is near the limit, so it is two comparisons
+ * and no call. It does not ask whether there is a worker: what a thread has left of PART when that
+ * begins is not counted, as what it has left at any time is not.
  */
 static __thread size_t rest; /* of PART */
 
-static bool looks(size_t len)
+static inline bool passes(size_t len)
 {
-	if (__builtin_expect(!__atomic_load_n(&works, __ATOMIC_RELAXED), 1))
-		return false;
 	if (__builtin_expect(len > rest || press_is_on(), 0))
-		return true;
+		return false;
 	rest -= len;
-	return false;
+	return true;
 }
 
 /* A thread's heap grows where it is, and nobody is told: what is allocated from such is counted. */
@@ -171,8 +173,8 @@ static void from_heap(const void *p, size_t sum)
 	}
 }
 
-/* malloc() has given @p, and looks() said so: is there anything new behind it? */
-static void *got(void *p, size_t len)
+/* malloc() has given @p, which does not pass: is there anything new behind it? */
+static __attribute__((noinline)) void *got(void *p, size_t len)
 {
 	char *brk = &__curbrk ? __curbrk : NULL, *seen;
 	size_t sum = PART - rest + len;
@@ -181,6 +183,8 @@ static void *got(void *p, size_t len)
 		return p;
 	if (!press_is_on())
 		rest = PART;
+	if (!__atomic_load_n(&works, __ATOMIC_RELAXED))
+		return p;
 	if (len >= LARGE) {
 		fresh(p, press_is_on() ? len : sum);
 	} else if ((char *)p > brk) {
@@ -260,32 +264,53 @@ static int first_posix(void **ret, size_t align, size_t size)
 	return find(&next_posix, "posix_memalign") ? next_posix(ret, align, size) : ENOMEM;
 }
 
+/* calls of their own, so that those that pass need no stack */
+static __attribute__((noinline)) void *slow_malloc(size_t size)
+{
+	return got(next_malloc(size), size);
+}
+
+static __attribute__((noinline)) void *slow_calloc(size_t n, size_t size)
+{
+	return got(next_calloc(n, size), n * size);
+}
+
+static __attribute__((noinline)) void *slow_realloc(void *p, size_t size)
+{
+	return got(next_realloc(p, size), size);
+}
+
+static __attribute__((noinline)) void *slow_aligned(size_t align, size_t size)
+{
+	return got(next_aligned(align, size), size);
+}
+
 EXPORT void *malloc(size_t size)
 {
-	return looks(size) ? got(next_malloc(size), size) : next_malloc(size);
+	return passes(size) ? next_malloc(size) : slow_malloc(size);
 }
 
 EXPORT void *calloc(size_t n, size_t size)
 {
-	return looks(n * size) ? got(next_calloc(n, size), n * size) : next_calloc(n, size);
+	return passes(n * size) ? next_calloc(n, size) : slow_calloc(n, size);
 }
 
 EXPORT void *realloc(void *p, size_t size)
 {
-	return looks(size) ? got(next_realloc(p, size), size) : next_realloc(p, size);
+	return passes(size) ? next_realloc(p, size) : slow_realloc(p, size);
 }
 
 EXPORT void *aligned_alloc(size_t align, size_t size)
 {
-	return looks(size) ? got(next_aligned(align, size), size) : next_aligned(align, size);
+	return passes(size) ? next_aligned(align, size) : slow_aligned(align, size);
 }
 
 EXPORT int posix_memalign(void **ret, size_t align, size_t size)
 {
-	bool look = looks(size);
+	bool pass = passes(size);
 	int err = next_posix(ret, align, size);
 
-	if (!err && look)
+	if (!err && !pass)
 		got(*ret, size);
 	return err;
 }

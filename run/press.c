@@ -11,23 +11,18 @@
  */
 #include "run/run.h"
 
-static bool on;		 /* any thread */
+bool press_on;		 /* any thread */
 static uint64_t full_ns; /* when the devices were found full; 0: they are not */
 
 void press_forget(void)
 {
-	on = false;
+	press_on = false;
 	full_ns = 0;
-}
-
-bool press_is_on(void)
-{
-	return __atomic_load_n(&on, __ATOMIC_RELAXED);
 }
 
 static void set(bool now)
 {
-	__atomic_store_n(&on, now, __ATOMIC_RELAXED);
+	__atomic_store_n(&press_on, now, __ATOMIC_RELAXED);
 }
 
 void press_note(int64_t since, uint64_t resident, const struct area *a, unsigned int n)

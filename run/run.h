@@ -114,7 +114,12 @@ void areas_usage(struct usage *ret);
 /* ---- press.c ---- */
 #define RUN_SLACK(limit) ((limit) / 16)
 void press_forget(void); /* in a forked child */
-bool press_is_on(void);	 /* any thread */
+extern bool press_on;
+/* any thread; asked with every allocation */
+static inline bool press_is_on(void)
+{
+	return __atomic_load_n(&press_on, __ATOMIC_RELAXED);
+}
 /* so many bytes were counted in these areas, after balun_taken() said @since */
 void press_note(int64_t since, uint64_t resident, const struct area *a, unsigned int n);
 void press_off(void);
