@@ -14,12 +14,13 @@
 #define MAX_RUNS 201
 
 static const struct bench *const list[] = {
-	&bench_migrate_2m_ram, &bench_migrate_4k_ram,  &bench_migrate_2m_soft,
-	&bench_home_2m_soft,   &bench_fault_back_4k,   &bench_touch_seq_soft,
-	&bench_device_stream,  &bench_peer_copy,       &bench_metadata,
-	&bench_scale,	       &bench_idle_cost,       &bench_kernel_there_4k,
-	&bench_kernel_home_4k, &bench_kernel_there_2m, &bench_kernel_home_2m,
-	&bench_lz4_store,      &bench_lz4_load,	       &bench_far_idle,
+	&bench_migrate_2m_ram,	&bench_migrate_4k_ram,	&bench_migrate_2m_soft,
+	&bench_home_2m_soft,	&bench_fault_back_4k,	&bench_touch_seq_soft,
+	&bench_device_stream,	&bench_peer_copy,	&bench_metadata,
+	&bench_scale,		&bench_idle_cost,	&bench_kernel_there_4k,
+	&bench_kernel_home_4k,	&bench_kernel_there_2m, &bench_kernel_home_2m,
+	&bench_lz4_store,	&bench_lz4_load,	&bench_far_idle,
+	&bench_far_idle_malloc, &bench_far_idle_calls,	&bench_far_idle_mapped,
 };
 #define NR_LIST	   (sizeof(list) / sizeof(list[0]))
 #define NR_BENCHES (NR_LIST + NR_BENCH_FAR)

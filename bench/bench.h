@@ -60,7 +60,8 @@ extern const struct bench bench_migrate_2m_ram, bench_migrate_4k_ram, bench_migr
 	bench_home_2m_soft, bench_fault_back_4k, bench_touch_seq_soft, bench_device_stream,
 	bench_peer_copy, bench_metadata, bench_scale, bench_idle_cost, bench_kernel_there_4k,
 	bench_kernel_home_4k, bench_kernel_there_2m, bench_kernel_home_2m, bench_lz4_store,
-	bench_lz4_load, bench_far_idle;
+	bench_lz4_load, bench_far_idle, bench_far_idle_malloc, bench_far_idle_calls,
+	bench_far_idle_mapped;
 #define NR_BENCH_FAR 54
 extern const struct bench bench_far[NR_BENCH_FAR];
 

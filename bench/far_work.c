@@ -292,6 +292,51 @@ static void idle(struct work *w)
 	w->ops = 1;
 }
 
+/* the same at its worst: nothing but what Balun has a hand in */
+
+static void idle_malloc(struct work *w)
+{
+	size_t i;
+
+	for (i = 0; i < 10000000; i++) {
+		char *volatile p = malloc(16 + i % 256);
+
+		if (p)
+			*p = i;
+		free(p);
+	}
+	w->ops = i;
+}
+
+static void idle_calls(struct work *w)
+{
+	size_t i, len = 256UL << 10;
+
+	for (i = 0; i < 30000; i++) {
+		char *p =
+			mmap(NULL, len, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+		if (p == MAP_FAILED)
+			exit(1);
+		p[0] = i;
+		mprotect(p, PAGE, PROT_READ);
+		mprotect(p, PAGE, PROT_READ | PROT_WRITE);
+		madvise(p, PAGE, MADV_DONTNEED);
+		munmap(p, len);
+	}
+	w->ops = i;
+}
+
+/* a program that has mapped more than its limit, and uses little of it */
+static void map_much(struct work *w)
+{
+	size_t len = 32 * w->bytes;
+
+	if (mmap(NULL, len, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1,
+		 0) == MAP_FAILED)
+		exit(1);
+}
+
 static const struct pattern {
 	const char *name;
 	void (*prepare)(struct work *w);
@@ -308,6 +353,9 @@ static const struct pattern {
 	{ "join", join_prepare, join, false },
 	{ "bfs", bfs_prepare, bfs, false },
 	{ "idle", NULL, idle, false },
+	{ "idle_malloc", NULL, idle_malloc, false },
+	{ "idle_calls", NULL, idle_calls, false },
+	{ "idle_mapped", map_much, idle, false },
 };
 
 static double cpu_ns(void)
