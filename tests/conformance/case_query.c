@@ -202,6 +202,85 @@ static void metadata(struct kit *k)
 	CHECK_EQ(kit_mem_used(k->dev), 0);
 }
 
+/* ---- nothing grows with what has been ---- */
+
+#define BOUNDED_LEN	(4 * MIB)
+#define BOUNDED_WINDOWS 4
+#define BOUNDED_ROUNDS	10 /* each */
+/* 1.6 bytes a page and round, 20 bytes a call */
+#define BOUNDED_SLACK (16UL << 10)
+
+/* anonymous memory of this process in RAM: the program's and Balun's own, counted or not */
+static uint64_t anonymous_bytes(void)
+{
+	unsigned long pages = 0, shared = 0;
+	FILE *f = fopen("/proc/self/statm", "re");
+
+	CHECK(f);
+	CHECK_EQ(fscanf(f, "%*u %lu %lu", &pages, &shared), 2);
+	fclose(f);
+	return (pages - shared) * PAGE;
+}
+
+/* the same pages, away and home; all are home after it */
+static void round_trip(struct kit *k, uint64_t va, bool touched)
+{
+	uint64_t i;
+
+	kit_move(k, va, BOUNDED_LEN, k->dev);
+	for (i = 0; touched && i < 16; i++) /* scattered: what is around may come along */
+		cpu_write64(k, va + i * 61 * PAGE, i);
+	kit_move(k, va, BOUNDED_LEN, NULL);
+	for (i = 0; i < 64; i++) /* page by page: runs do not become one again by themselves */
+		kit_move(k, va + 2 * i * PAGE, PAGE, k->dev);
+	kit_move(k, va, BOUNDED_LEN / 2, NULL);
+	CHECK_OK(balun_fence(k->space));
+	CHECK_EQ(kit_resident(k, va, BOUNDED_LEN, k->dev), 0);
+}
+
+/* the least that there was at the end of a round: threads of Balun's take memory and give it back
+ */
+static uint64_t least_of_window(struct kit *k, uint64_t va)
+{
+	uint64_t least = UINT64_MAX, n, i;
+
+	for (i = 0; i < BOUNDED_ROUNDS; i++) {
+		round_trip(k, va, false);
+		n = anonymous_bytes();
+		least = n < least ? n : least;
+	}
+	return least;
+}
+
+/*
+ * What Balun keeps is for pages that are there, not for moves that were: the same pages, away and
+ * home again and again, add nothing to it; by what it says of itself, and by the memory of the
+ * process, which counts what it does not say. A pool that fills up makes that grow too, but not in
+ * each window. (Of touches only what it says is looked at: a page that a touch brings home by a
+ * copy leaves its frame to the uffd engine's pool, whose bound is a part of the machine.)
+ */
+static void bounded(struct kit *k)
+{
+	uint64_t va = kit_filled(k, BOUNDED_LEN, 9), said, before, now;
+	unsigned int i, grown = 0;
+
+	round_trip(k, va, true);
+	before = least_of_window(k, va);
+	said = kit_stats(k).metadata_bytes;
+	for (i = 0; i < BOUNDED_WINDOWS; i++) {
+		now = least_of_window(k, va);
+		grown += now > before + BOUNDED_SLACK;
+		before = now;
+	}
+	for (i = 0; i < BOUNDED_ROUNDS; i++)
+		round_trip(k, va, true);
+	/* an extent of free memory or a watched range more or less */
+	CHECK(kit_stats(k).metadata_bytes <= said + 512);
+	/* a sanitizer keeps memory of its own, and finds what is lost by itself */
+	if (!KIT_ASAN && !KIT_TSAN)
+		CHECK(grown < BOUNDED_WINDOWS);
+}
+
 const struct kit_case cases_query[] = {
 	{ "query-extents", extents, NULL, 0 },
 	{ "query-continued", continued, NULL, 0 },
@@ -213,5 +292,6 @@ const struct kit_case cases_query[] = {
 	{ "stats-evictions", eviction_stats, "mem=4M", 0 },
 	{ "stats-invalidations", invalidation_stats, NULL, 0 },
 	{ "stats-metadata", metadata, NULL, 0 },
+	{ "stats-bounded", bounded, NULL, 0 },
 	{ NULL, NULL, NULL, 0 },
 };
