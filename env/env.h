@@ -26,6 +26,29 @@
 #include <string.h>
 #include <pthread.h>
 
+/* is this built with a sanitizer? malloc() is then its own */
+#if defined(__SANITIZE_ADDRESS__)
+#define ENV_ASAN 1
+#elif defined(__has_feature)
+#if __has_feature(address_sanitizer)
+#define ENV_ASAN 1
+#endif
+#endif
+#ifndef ENV_ASAN
+#define ENV_ASAN 0
+#endif
+
+#if defined(__SANITIZE_THREAD__)
+#define ENV_TSAN 1
+#elif defined(__has_feature)
+#if __has_feature(thread_sanitizer)
+#define ENV_TSAN 1
+#endif
+#endif
+#ifndef ENV_TSAN
+#define ENV_TSAN 0
+#endif
+
 /* memory: zeroed; NULL when there is none. env_free(NULL) is fine. May lock briefly. */
 void *env_alloc(size_t size);
 void env_free(void *p);

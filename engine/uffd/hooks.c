@@ -247,7 +247,7 @@ __attribute__((visibility("default"))) void *mremap(void *addr, size_t old_len, 
 
 /* ---- blocks of the heap ---- */
 
-#if defined(__GLIBC__) && !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
+#if defined(__GLIBC__) && !ENV_ASAN && !ENV_TSAN
 
 #define BLOCK_HEAD   (2 * sizeof(size_t))
 #define BLOCK_FLAGS  ((size_t)7)
