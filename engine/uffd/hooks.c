@@ -276,9 +276,14 @@ __attribute__((constructor(101))) static void heap_find(void)
  * size() and core dumps' readers depend on it. Another malloc calls munmap() and mremap(), as all
  * libraries do.) The head can be away: reading it brings it home.
  */
+static inline const size_t *head_of(const void *p)
+{
+	return (const size_t *)((uintptr_t)p - BLOCK_HEAD);
+}
+
 static bool heap_begin(struct hook *h, enum hook_call call, const void *p)
 {
-	const size_t *head = (const size_t *)((uintptr_t)p - BLOCK_HEAD);
+	const size_t *head = head_of(p);
 
 	if (!p || !heap.glibc || !(head[1] & BLOCK_MAPPED))
 		return false;
@@ -286,7 +291,14 @@ static bool heap_begin(struct hook *h, enum hook_call call, const void *p)
 			  call == HOOK_REMAP); /* realloc() writes to the head, or copies */
 }
 
-__attribute__((visibility("default"))) void free(void *p)
+/* glibc's, and no mapping of its own: nearly all. They are asked that and pass on, without a stack.
+ */
+static inline bool is_small(const void *p)
+{
+	return __builtin_expect(heap.glibc && (!p || !(head_of(p)[1] & BLOCK_MAPPED)), 1);
+}
+
+static __attribute__((noinline)) void free_any(void *p)
 {
 	struct hook h;
 	bool hooked = heap_begin(&h, HOOK_UNMAP, p);
@@ -302,8 +314,16 @@ __attribute__((visibility("default"))) void free(void *p)
 	}
 }
 
+__attribute__((visibility("default"))) void free(void *p)
+{
+	if (is_small(p))
+		heap.free(p);
+	else
+		free_any(p);
+}
+
 /* may unmap, too: an mremap is alone, so it waits for both */
-__attribute__((visibility("default"))) void *realloc(void *p, size_t size)
+static __attribute__((noinline)) void *realloc_any(void *p, size_t size)
 {
 	struct hook h;
 	bool hooked = heap_begin(&h, HOOK_REMAP, p);
@@ -318,6 +338,11 @@ __attribute__((visibility("default"))) void *realloc(void *p, size_t size)
 		hook_end(&h);
 	errno = err;
 	return ret;
+}
+
+__attribute__((visibility("default"))) void *realloc(void *p, size_t size)
+{
+	return is_small(p) ? heap.realloc(p, size) : realloc_any(p, size);
 }
 
 __attribute__((visibility("default"))) void *reallocarray(void *p, size_t n, size_t size)
