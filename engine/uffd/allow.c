@@ -22,6 +22,11 @@ void allow_init(struct uffd *u)
 	u->allowed = ALLOW_ANY;
 }
 
+bool allow_is_any(const struct uffd *u)
+{
+	return env_load_relaxed(&u->allowed) == ALLOW_ANY;
+}
+
 /* lock held: the reader looks again who must wait */
 static void look_again(struct uffd *u)
 {

@@ -14,6 +14,8 @@
 
 /* populated free slots are kept up to this part of the machine's memory, the rest goes back */
 #define FRAMES_KEEP_PART 64
+/* and so many where somebody says how much RAM the program may take (balun_allow()) */
+#define FRAMES_KEEP_ALLOWED 4U
 
 void frames_init(struct frames *f)
 {
@@ -198,13 +200,18 @@ struct frame_slot *frames_get_full(struct uffd *u, unsigned int n)
 	return s;
 }
 
+static unsigned int keep_full(const struct uffd *u)
+{
+	return allow_is_any(u) ? u->frames.keep_full : FRAMES_KEEP_ALLOWED;
+}
+
 void frames_put(struct uffd *u, struct frame_slot *s)
 {
 	struct frames *f = &u->frames;
 	struct frame_slot **list;
 
 	if (s->spoiled ||
-	    (s->top == BALUN_BLOCK_PAGES && env_load_relaxed(&f->nfull) >= f->keep_full)) {
+	    (s->top == BALUN_BLOCK_PAGES && env_load_relaxed(&f->nfull) >= keep_full(u))) {
 		frames_empty(u, s->base, BLOCK);
 		s->top = 0;
 		s->spoiled = false;

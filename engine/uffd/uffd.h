@@ -259,6 +259,8 @@ int uffd_map_coherent(struct uffd *u, uint64_t va, uint32_t place, uint64_t len,
 
 /* allow.c */
 void allow_init(struct uffd *u);
+/* nobody has said how much; any thread, no lock */
+bool allow_is_any(const struct uffd *u);
 /* lock held: RAM was taken; n pages of a piece have come home, or left */
 void allow_took(struct uffd *u, uint64_t bytes);
 void allow_home(struct uffd *u, const struct engine_piece *p, unsigned int n);

@@ -8,6 +8,7 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -18,6 +19,7 @@
 #include <cmocka.h>
 
 #include "balun/balun.h"
+#include "env/env.h"
 
 #define PAGE  BALUN_PAGE_SIZE
 #define BLOCK BALUN_BLOCK_SIZE
@@ -350,13 +352,49 @@ static void test_refused(void **state)
 	assert_int_equal(balun_allow(NULL, 0, 0), -EINVAL);
 }
 
+/* bytes of RAM that the process has */
+static int64_t rss(void)
+{
+	long pages = 0;
+	FILE *f = fopen("/proc/self/statm", "re");
+
+	assert_non_null(f);
+	assert_int_equal(fscanf(f, "%*s %ld", &pages), 1);
+	fclose(f);
+	return pages * PAGE;
+}
+
+/* What left is not kept in RAM beside what the device has of it: memory for pages that come home
+ * is, but little of it where RAM is counted */
+static void test_kept(void **state)
+{
+	const size_t len = 48UL << 20;
+	struct balun_counts c;
+	char *p = map(len);
+	int64_t before;
+
+	(void)state;
+	if (ENV_ASAN || ENV_TSAN)
+		skip(); /* which have memory of their own for each byte */
+	allow(len);
+	memset(p, 1, len);
+	before = rss();
+	assert_int_equal(balun_migrate(space, p, len, soft, &c), 0);
+	assert_int_equal(c.moved, len / PAGE);
+	/* the device's memory is this process's too */
+	assert_in_range(rss(), 0, before + (int64_t)len / 2);
+	allow_any();
+	assert_int_equal(munmap(p, len), 0);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_home),	cmocka_unit_test(test_fresh),
 		cmocka_unit_test(test_left),	cmocka_unit_test(test_host),
 		cmocka_unit_test(test_bounded), cmocka_unit_test(test_many),
-		cmocka_unit_test(test_again),	cmocka_unit_test(test_refused),
+		cmocka_unit_test(test_kept),	cmocka_unit_test(test_again),
+		cmocka_unit_test(test_refused),
 	};
 
 	return cmocka_run_group_tests(tests, setup, teardown);
