@@ -24,8 +24,6 @@
 #define MREMAP_DONTUNMAP 4
 #endif
 
-void __libc_free(void *p);
-
 static void *ptr(uint64_t va)
 {
 	return (void *)va;
@@ -76,6 +74,10 @@ static void do_munmap_mmap(struct area *a)
 	write_fresh(a);
 }
 
+#if !KIT_ASAN && !KIT_TSAN
+
+void __libc_free(void *p);
+
 /*
  * A large block of the heap, as glibc has it: a mapping of its own. Its head says so, where the
  * mapping begins and how long it is; here it lies elsewhere, so that nobody waits in a fault on it
@@ -100,6 +102,8 @@ static void do_free_block_mmap(struct area *a)
 	map_fresh(a);
 	write_fresh(a);
 }
+
+#endif
 
 static void do_mmap_over(struct area *a)
 {
@@ -266,8 +270,10 @@ void call_need(const struct call *c)
 const struct call calls[] = {
 	{ "munmap", CALL_EVENT | CALL_HOOK, GONE, do_munmap },
 	{ "munmap+mmap", CALL_EVENT | CALL_HOOK, FRESH, do_munmap_mmap },
+#if !KIT_ASAN && !KIT_TSAN /* free() is the sanitizer's */
 	{ "free", CALL_EVENT | CALL_HOOK, GONE, do_free_block },
 	{ "free+mmap", CALL_EVENT | CALL_HOOK, FRESH, do_free_block_mmap },
+#endif
 	{ "mmap-over", CALL_EVENT, FRESH, do_mmap_over },
 	{ "mremap-move", CALL_EVENT | CALL_HOOK, MOVED, do_move },
 	{ "mremap-dontunmap", CALL_EVENT | CALL_HOOK, LEFT, do_dontunmap },

@@ -17,7 +17,7 @@ run() { # name
 	out=$("$BUILD/balun" run --resident 1G --device ram --chaos "20000,$seed" -- \
 		"$BUILD/tests/stress/blocks" 4 "$seconds" "$seed" 2>&1)
 	rc=$?
-	[ $rc -eq 0 ] && [[ $out =~ ([0-9.]+)\ MiB\ came\ home ]] && [ "${BASH_REMATCH[1]%.*}" -gt 0 ]
+	[ $rc -eq 0 ] && [[ $out =~ [1-9][0-9.]*\ [KMG]iB\ came\ home ]]
 	report $? "$1, SEED=$seed: exit code $rc: $out"
 }
 run "pages that move"
