@@ -17,8 +17,7 @@
  * QEMU is asked for a better device ("-device edu,dma_mask=0xffffffffffffffff") and so is this
  * driver (dma_bits=64).
  *
- * One program at a time has a device. While it does, taking the device out of the machine waits:
- * its memory is mapped, and its pages are there.
+ * One program at a time has a device (pci_set.h).
  */
 #include <linux/dma-mapping.h>
 #include <linux/interrupt.h>
@@ -26,6 +25,7 @@
 #include <linux/pci.h>
 
 #include "balun/driver.h"
+#include "drivers/pci_set.h"
 #include "env/env.h"
 
 /* registers; those below 0x80 are 32 bits wide, the others 64 */
@@ -70,10 +70,7 @@ struct edu_step {
 
 /* a device of the machine */
 struct edu {
-	struct list_head link;
-	struct pci_dev *pdev;
-	bool used; /* a space has it; this and the next under edus_lock */
-	bool gone; /* it is being taken away, which waits for used to end */
+	struct pci_one one;
 	/* while it is used: */
 	struct balun_device *dev;
 	void __iomem *regs;
@@ -88,9 +85,7 @@ struct edu {
 	struct wait_queue_head wait; /* for EDU_BUSY, and for the end of a copy */
 };
 
-static LIST_HEAD(edus);
-static DEFINE_MUTEX(edus_lock);
-static DECLARE_WAIT_QUEUE_HEAD(edu_unused);
+static PCI_SET(edus, "edu", "edu");
 
 /* ---- the copy engine ---- */
 
@@ -212,7 +207,7 @@ static int edu_copy_wait(void *priv, uint64_t cookie)
 	}
 	spin_unlock_irq(&edu->lock);
 	if (stuck) {
-		pci_clear_master(edu->pdev);
+		pci_clear_master(edu->one.pdev);
 		balun_device_lost(edu->dev);
 	}
 	clear_bit_unlock(EDU_BUSY, &edu->flags);
@@ -251,39 +246,6 @@ static void edu_unmap(void *priv, struct balun_space *space, uint64_t va, uint64
 
 /* ---- a space begins and ends to use it ---- */
 
-static int edu_claim(struct edu **ret_edu)
-{
-	int err = -ENODEV;
-	struct edu *edu;
-
-	mutex_lock(&edus_lock);
-	list_for_each_entry(edu, &edus, link)
-	{
-		if (edu->used || edu->gone) {
-			err = -EBUSY;
-			continue;
-		}
-		edu->used = true;
-		*ret_edu = edu;
-		err = 0;
-		break;
-	}
-	mutex_unlock(&edus_lock);
-	if (err == -EBUSY)
-		env_reason("edu: the device is in use: one program at a time has it");
-	else if (err)
-		env_reason("edu: this machine has no such device (qemu has one: -device edu)");
-	return err;
-}
-
-static void edu_unclaim(struct edu *edu)
-{
-	mutex_lock(&edus_lock);
-	edu->used = false;
-	wake_up_all(&edu_unused);
-	mutex_unlock(&edus_lock);
-}
-
 static int edu_check(struct edu *edu)
 {
 	u32 id = readl(edu->regs + EDU_ID), word = 0x5a0ff0a5, answer;
@@ -294,13 +256,13 @@ static int edu_check(struct edu *edu)
 		return 0;
 	env_reason("edu: %s is no edu device of version 1, or is dead: it says 0x%x, and 0x%x to "
 		   "0x%x",
-		   pci_name(edu->pdev), id, answer, word);
+		   pci_name(edu->one.pdev), id, answer, word);
 	return -ENODEV;
 }
 
 static int edu_dma_start(struct edu *edu, unsigned int bits)
 {
-	struct device *d = &edu->pdev->dev;
+	struct device *d = &edu->one.pdev->dev;
 
 	if (dma_set_mask_and_coherent(d, DMA_BIT_MASK(bits))) {
 		env_reason("edu: no memory of this machine has addresses of %u bits: with an IOMMU "
@@ -312,48 +274,48 @@ static int edu_dma_start(struct edu *edu, unsigned int bits)
 	edu->own = dma_alloc_coherent(d, EDU_BYTES + 2, &edu->own_addr, GFP_KERNEL);
 	if (!edu->own)
 		return -ENOMEM;
-	pci_set_master(edu->pdev);
+	pci_set_master(edu->one.pdev);
 	return 0;
 }
 
 static void edu_dma_stop(struct edu *edu)
 {
-	pci_clear_master(edu->pdev);
-	dma_free_coherent(&edu->pdev->dev, EDU_BYTES + 2, edu->own, edu->own_addr);
+	pci_clear_master(edu->one.pdev);
+	dma_free_coherent(&edu->one.pdev->dev, EDU_BYTES + 2, edu->own, edu->own_addr);
 }
 
 static int edu_irq_start(struct edu *edu)
 {
-	int err = pci_alloc_irq_vectors(edu->pdev, 1, 1, PCI_IRQ_ALL_TYPES);
+	int err = pci_alloc_irq_vectors(edu->one.pdev, 1, 1, PCI_IRQ_ALL_TYPES);
 
 	if (err < 0)
 		goto err_none;
-	err = request_irq(pci_irq_vector(edu->pdev, 0), edu_irq, IRQF_SHARED, "balun-edu", edu);
+	err = request_irq(pci_irq_vector(edu->one.pdev, 0), edu_irq, IRQF_SHARED, "balun-edu", edu);
 	if (!err)
 		return 0;
-	pci_free_irq_vectors(edu->pdev);
+	pci_free_irq_vectors(edu->one.pdev);
 err_none:
-	env_reason("edu: no interrupt for %s: error %d", pci_name(edu->pdev), err);
+	env_reason("edu: no interrupt for %s: error %d", pci_name(edu->one.pdev), err);
 	return err;
 }
 
 static void edu_irq_stop(struct edu *edu)
 {
-	free_irq(pci_irq_vector(edu->pdev, 0), edu);
-	pci_free_irq_vectors(edu->pdev);
+	free_irq(pci_irq_vector(edu->one.pdev, 0), edu);
+	pci_free_irq_vectors(edu->one.pdev);
 }
 
 static int edu_start(struct edu *edu, unsigned int bits)
 {
-	int err = pci_enable_device(edu->pdev);
+	int err = pci_enable_device(edu->one.pdev);
 
 	if (err)
 		return err;
-	err = pci_request_region(edu->pdev, 0, "balun-edu");
+	err = pci_request_region(edu->one.pdev, 0, "balun-edu");
 	if (err)
 		goto err_disable;
 	err = -ENOMEM;
-	edu->regs = pci_iomap(edu->pdev, 0, EDU_REGS_LEN);
+	edu->regs = pci_iomap(edu->one.pdev, 0, EDU_REGS_LEN);
 	if (!edu->regs)
 		goto err_region;
 	err = edu_check(edu);
@@ -367,11 +329,11 @@ static int edu_start(struct edu *edu, unsigned int bits)
 
 	edu_dma_stop(edu);
 err_regs:
-	pci_iounmap(edu->pdev, edu->regs);
+	pci_iounmap(edu->one.pdev, edu->regs);
 err_region:
-	pci_release_region(edu->pdev, 0);
+	pci_release_region(edu->one.pdev, 0);
 err_disable:
-	pci_disable_device(edu->pdev);
+	pci_disable_device(edu->one.pdev);
 	return err;
 }
 
@@ -379,14 +341,15 @@ static void edu_stop(struct edu *edu)
 {
 	edu_irq_stop(edu);
 	edu_dma_stop(edu);
-	pci_iounmap(edu->pdev, edu->regs);
-	pci_release_region(edu->pdev, 0);
-	pci_disable_device(edu->pdev);
+	pci_iounmap(edu->one.pdev, edu->regs);
+	pci_release_region(edu->one.pdev, 0);
+	pci_disable_device(edu->one.pdev);
 }
 
 static int edu_open(struct balun_device *dev, const struct balun_options *opt,
 		    struct balun_desc *ret_desc, void **ret_priv)
 {
+	struct pci_one *one;
 	struct edu *edu;
 	uint64_t bits;
 	int err = balun_opt_size(opt, "dma_bits", 28, &bits);
@@ -395,19 +358,20 @@ static int edu_open(struct balun_device *dev, const struct balun_options *opt,
 		return err;
 	if (bits < 28 || bits > 64)
 		return balun_opt_fail(opt, "dma_bits", "must be from 28 to 64");
-	err = edu_claim(&edu);
+	err = pci_set_claim(&edus, &one);
 	if (err)
 		return err;
+	edu = container_of(one, struct edu, one);
 	edu->dev = dev;
 	edu->flags = 0;
 	err = edu_start(edu, bits);
 	if (err) {
-		edu_unclaim(edu);
+		pci_set_unclaim(&edus, &edu->one);
 		return err;
 	}
 	ret_desc->mem_bytes = EDU_BYTES;
 	ret_desc->caps = BALUN_CAP_ALLOC;
-	ret_desc->dma_device = &edu->pdev->dev;
+	ret_desc->dma_device = &edu->one.pdev->dev;
 	*ret_priv = edu;
 	return 0;
 }
@@ -417,7 +381,7 @@ static void edu_close(void *priv)
 	struct edu *edu = priv;
 
 	edu_stop(edu);
-	edu_unclaim(edu);
+	pci_set_unclaim(&edus, &edu->one);
 }
 
 /* ---- the machine's devices ---- */
@@ -428,29 +392,17 @@ static int edu_probe(struct pci_dev *pdev, const struct pci_device_id *id)
 
 	if (!edu)
 		return -ENOMEM;
-	edu->pdev = pdev;
 	spin_lock_init(&edu->lock);
 	init_waitqueue_head(&edu->wait);
-	pci_set_drvdata(pdev, edu);
-	mutex_lock(&edus_lock);
-	list_add_tail(&edu->link, &edus);
-	mutex_unlock(&edus_lock);
+	pci_set_add(&edus, &edu->one, pdev);
 	return 0;
 }
 
-/* who has it closes it first: until then core has memory mapped for it */
 static void edu_remove(struct pci_dev *pdev)
 {
 	struct edu *edu = pci_get_drvdata(pdev);
 
-	mutex_lock(&edus_lock);
-	edu->gone = true;
-	mutex_unlock(&edus_lock);
-	wait_event_idle(edu_unused, !READ_ONCE(edu->used));
-	/* who said so has left the lock when we have it */
-	mutex_lock(&edus_lock);
-	list_del(&edu->link);
-	mutex_unlock(&edus_lock);
+	pci_set_remove(&edus, &edu->one);
 	env_free(edu);
 }
 

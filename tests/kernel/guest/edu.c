@@ -5,101 +5,15 @@
  * Usage: edu_test SPEC ROUNDS   ("edu", 1000): on all the devices of the machine at once, ROUNDS of
  * each page there and back between them, then one thing after the other on one device.
  */
-#include <balun/balun.h>
-
 #include <errno.h>
-#include <fcntl.h>
 #include <glob.h>
 #include <pthread.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
-#include <sys/wait.h>
-#include <unistd.h>
 
-#define PAGE  BALUN_PAGE_SIZE
-#define PAGES 3
+#include "pages.h"
 
 static const char *spec;
-static struct balun_space *space;
-static unsigned char *mem; /* PAGES, each in a block of its own */
-static unsigned int failed, passed;
-
-#define CHECK(cond)                                                                                \
-	do {                                                                                       \
-		if (!(cond)) {                                                                     \
-			printf("FAIL %s:%d: %s (reason: %s)\n", __func__, __LINE__, #cond,         \
-			       balun_reason());                                                    \
-			failed++;                                                                  \
-			return;                                                                    \
-		}                                                                                  \
-	} while (0)
-
-static unsigned char *page(unsigned int i)
-{
-	return mem + i * BALUN_BLOCK_SIZE;
-}
-
-/* every byte depends on its place and on @seed, the last ones too */
-static unsigned char content(unsigned int seed, unsigned int i)
-{
-	return (seed * 2654435761u + i * 40503u) >> 13;
-}
-
-static void fill(unsigned char *p, unsigned int seed)
-{
-	unsigned int i;
-
-	for (i = 0; i < PAGE; i++)
-		p[i] = content(seed, i);
-}
-
-static bool holds(const unsigned char *p, unsigned int seed)
-{
-	unsigned int i;
-
-	for (i = 0; i < PAGE; i++) {
-		if (p[i] != content(seed, i)) {
-			printf("byte %u is 0x%02x, not 0x%02x\n", i, p[i], content(seed, i));
-			return false;
-		}
-	}
-	return true;
-}
-
-static struct balun_device *begin_with(const char *s)
-{
-	struct balun_device *dev;
-
-	if (!balun_device_open(space, s, &dev))
-		return dev;
-	printf("%s: %s\n", s, balun_reason());
-	return NULL;
-}
-
-/* whether the page moved; one that somebody holds for a moment is asked for again */
-static bool move(const unsigned char *p, struct balun_device *dev)
-{
-	struct balun_counts c;
-	int err;
-
-	do {
-		err = balun_migrate(space, p, PAGE, dev, &c);
-	} while (!err && c.busy);
-	if (err || c.moved + c.failed != 1)
-		printf("%d %s: empty %lu unmovable %lu nomem %lu\n", err, balun_reason(),
-		       (unsigned long)c.empty, (unsigned long)c.unmovable, (unsigned long)c.nomem);
-	return !err && c.moved == 1;
-}
-
-static bool away(const unsigned char *p)
-{
-	struct balun_extent e;
-	size_t n;
-
-	return !balun_query(space, p, PAGE, &e, 1, &n) && n == 1 && e.where == BALUN_WHERE_DEVICE;
-}
 
 /* of all that the driver has asked for, since the machine began */
 static unsigned long interrupts(void)
@@ -295,29 +209,6 @@ static void wrong_options(void)
 	refused(s, -EINVAL, "mem");
 }
 
-/* write to a file of sysfs, in a process of its own: it may have to wait */
-static pid_t sysfs(const char *path)
-{
-	pid_t pid;
-
-	fflush(stdout);
-	pid = fork();
-	if (!pid) {
-		int fd = open(path, O_WRONLY);
-
-		_exit(fd < 0 || write(fd, "1", 1) != 1);
-	}
-	return pid;
-}
-
-/* whether the process has ended well; waits for that */
-static bool ended(pid_t pid)
-{
-	int status = -1;
-
-	return pid > 0 && waitpid(pid, &status, 0) == pid && !status;
-}
-
 /* how many devices the driver has; the first one's name in sysfs */
 static size_t devices(char *ret_first, size_t size)
 {
@@ -344,7 +235,7 @@ static void taken_out_of_the_machine(void)
 	fill(page(0), 70);
 	CHECK(move(page(0), dev));
 	snprintf(path, sizeof(path), "%s/remove", name);
-	pid = sysfs(path);
+	pid = sysfs(path, "1");
 	while (!access(name, F_OK)) /* the driver has been asked when that is gone */
 		usleep(1000);
 	CHECK(holds(page(0), 70));
@@ -356,7 +247,7 @@ static void taken_out_of_the_machine(void)
 	CHECK(devices(path, sizeof(path)) == n - 1);
 	if (n == 1)
 		refused(spec, -ENODEV, "no such device");
-	CHECK(ended(sysfs("/sys/bus/pci/rescan")));
+	CHECK(ended(sysfs("/sys/bus/pci/rescan", "1")));
 	CHECK(devices(path, sizeof(path)) == n);
 	there_and_back();
 }
@@ -444,18 +335,6 @@ static void in_use_by_another_program(void)
 		CHECK(!balun_device_close(all[--n]));
 }
 
-static void run(const char *name, void (*fn)(void))
-{
-	unsigned int before = failed;
-
-	fn();
-	if (failed == before) {
-		passed++;
-		printf("ok %s\n", name);
-	}
-	fflush(stdout);
-}
-
 static unsigned int rounds;
 
 static void rounds_on_all_devices(void)
@@ -465,18 +344,12 @@ static void rounds_on_all_devices(void)
 
 int main(int argc, char **argv)
 {
-	struct balun_space_opts opts = { .size = sizeof(opts), .engine = "kernel" };
-
 	if (argc != 3)
 		return 2;
 	spec = argv[1];
 	rounds = atoi(argv[2]);
-	if (balun_space_create(&opts, &space)) {
-		printf("FAIL no space: %s\n", balun_reason());
+	if (!begin())
 		return 1;
-	}
-	mem = mmap(NULL, PAGES * BALUN_BLOCK_SIZE, PROT_READ | PROT_WRITE,
-		   MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 #define RUN(fn) run(#fn, fn)
 	RUN(there_and_back);
 	RUN(a_second_page_evicts_the_first);
@@ -490,10 +363,5 @@ int main(int argc, char **argv)
 	RUN(in_use_by_another_program);
 	RUN(rounds_on_all_devices);
 	RUN(taken_out_of_the_machine);
-	if (balun_space_destroy(space)) {
-		printf("FAIL the end of the space\n");
-		failed++;
-	}
-	printf("%u passed, %u failed, 0 skipped\n", passed, failed);
-	return failed != 0;
+	return end();
 }
