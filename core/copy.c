@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-only OR MIT
 /*
  * The copies of one collected batch. Towards a device its own driver copies (from frames, zeros,
- * another device's memory directly, or one's that is host memory); towards system memory the
- * source's driver does. Where two devices cannot reach each other the pages go through host memory.
+ * another device's memory directly, or one's that is host memory), or the source's driver does if
+ * it reaches the device; towards system memory the source's driver does. Where two devices cannot
+ * reach each other the pages go through host memory.
  * No lock is held.
  */
 #include "core/core.h"
@@ -180,6 +181,42 @@ static void copy_staged(struct balun_space *sp, struct core_work *w, unsigned in
 	env_pages_free(host, len);
 }
 
+/*
+ * Device to device by the DMA of one of them: the destination reads, or with @push the source
+ * writes. false: it does not reach the other's memory, or not all of it now.
+ */
+static bool copy_peer(struct balun_space *sp, struct core_work *w, unsigned int i, bool push)
+{
+	const struct engine_piece *p = &w->b.piece[i];
+	unsigned int of = push ? p->dst_dev : p->src_dev, by = push ? p->src_dev : p->dst_dev;
+	uint64_t len = (uint64_t)p->npages << BALUN_PAGE_SHIFT, done;
+	struct engine_peer peer;
+
+	if (!sp->engine->peer_map || !sp->device[of]->desc.bar_device ||
+	    !sp->device[by]->desc.dma_device)
+		return false;
+	for (done = 0; done < len; done += peer.len) {
+		uint64_t src = p->src + done, dst = p->dst + done;
+		int err;
+
+		if (sp->engine->peer_map(sp->e, of, push ? dst : src, len - done, by, push, &peer))
+			return false;
+		w->op[0] =
+			(struct balun_copy){ .dst = push ? peer.addr : dst,
+					     .dst_kind = push ? BALUN_KIND_PEER : BALUN_KIND_LOCAL,
+					     .src = push ? src : peer.addr,
+					     .src_kind = push ? BALUN_KIND_LOCAL : BALUN_KIND_PEER,
+					     .len = peer.len };
+		w->op_piece[0] = i;
+		err = run_ops(sp, w, sp->device[by], 1);
+		sp->engine->peer_unmap(sp->e, &peer);
+		if (err)
+			return true; /* and the piece has failed */
+	}
+	core_count(&sp->stats.peer_bytes, len);
+	return true;
+}
+
 /* the address at which the destination's copy engine reaches the source device's memory */
 static bool peer_addr(struct balun_space *sp, const struct engine_piece *p, uint64_t *ret_addr)
 {
@@ -239,7 +276,8 @@ static void copy_to_device(struct balun_space *sp, struct core_work *w)
 		run_ops(sp, w, sp->device[b->dst], n);
 	for (i = env_bits_next(staged, 0, true); i < BATCH_PIECES;
 	     i = env_bits_next(staged, i + 1, true))
-		copy_staged(sp, w, i);
+		if (!copy_peer(sp, w, i, false) && !copy_peer(sp, w, i, true))
+			copy_staged(sp, w, i);
 }
 
 /* what of the batch comes from one device */

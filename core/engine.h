@@ -128,9 +128,16 @@ static inline unsigned int engine_status_end(const struct engine_batch *b, unsig
 	return i;
 }
 
+/* memory of a device as the DMA of another one reaches it, from peer_map() to peer_unmap() */
+struct engine_peer {
+	uint64_t addr; /* DMA address */
+	uint64_t len;  /* of what was asked for, from its beginning on: a multiple of 4 KiB */
+	void *map;     /* the engine's own */
+};
+
 struct remote_ops;
 
-/* size first; const; every op required, but for away and the last four; or, of an engine that
+/* size first; const; every op required, but for away and the last six; or, of an engine that
  * serves elsewhere, probe and remote */
 struct engine_ops {
 	size_t size;
@@ -227,6 +234,14 @@ struct engine_ops {
 	void (*allow)(void *e, int64_t since, int64_t bytes);
 	void (*allow_word)(void *e, uint32_t *word);
 	int (*watch)(void *e, uint64_t va, uint64_t len);
+	/*
+	 * Peer to peer: the memory of @dev (balun_desc.bar_device) at @off, for the DMA of @client
+	 * (dma_device), which writes it or reads it. May sleep. 0; -errno: it is out of reach, now
+	 * or always. NULL where devices have no such memory
+	 */
+	int (*peer_map)(void *e, unsigned int dev, uint64_t off, uint64_t len, unsigned int client,
+			bool write, struct engine_peer *ret_peer);
+	void (*peer_unmap)(void *e, struct engine_peer *peer);
 };
 
 /* the list: engines.c; the first is the default, whether it works or not */

@@ -166,12 +166,15 @@ static void edu_steps_home(struct edu *edu, u64 mem)
 	edu_step(edu, pass, mem + EDU_BYTES - 1, 1, EDU_CMD_HOME);
 }
 
-/* Operations of a batch do not overlap, and there is one page: it is one operation. */
+/*
+ * Operations of a batch do not overlap, and there is one page: it is one operation. Memory of
+ * another device (PEER) is as good as the system's.
+ */
 static int edu_copy(void *priv, const struct balun_copy *op, size_t n, uint64_t *ret_cookie)
 {
 	struct edu *edu = priv;
 
-	if (n != 1 || op->len != EDU_BYTES || op->src_kind == BALUN_KIND_PEER)
+	if (n != 1 || op->len != EDU_BYTES)
 		return -EOPNOTSUPP;
 	if (!wait_event_timeout(edu->wait, !test_and_set_bit_lock(EDU_BUSY, &edu->flags),
 				2 * EDU_TIMEOUT))

@@ -92,6 +92,7 @@ static inline int wrap_as_memory(const struct wrap *w, const char *name, uint64_
 	}
 	desc->caps = (desc->caps & caps) | BALUN_CAP_WRAPPER;
 	desc->host_base = NULL;
+	desc->bar_device = NULL;
 	return 0;
 }
 

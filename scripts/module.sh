@@ -52,4 +52,4 @@ if [ -n "$bad" ]; then
 	exit 1
 fi
 echo "$kernel: $(cd "$out" && echo *.ko)"
-[ -e "$out/balun-edu.ko" ] || echo 'no balun-edu.ko: this kernel was configured without CONFIG_PCI'
+[ -e "$out/balun-edu.ko" ] || echo 'no balun-edu.ko, balun-ivshmem.ko: this kernel was configured without CONFIG_PCI'

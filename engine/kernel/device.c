@@ -404,6 +404,7 @@ int kdevice_attach(void *e, unsigned int dev, struct balun_desc *desc)
 	}
 	if (!d->host)
 		desc->caps &= ~BALUN_CAP_HOST_MEMORY;
+	kpeer_attach(d, desc);
 	down_write(&k->devices);
 	smp_store_release(&k->dev[dev], d); /* kpfn_place() */
 	up_write(&k->devices);

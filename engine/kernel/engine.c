@@ -10,8 +10,8 @@ static void kprobe_info(struct balun_engine_info *info)
 	strscpy(info->name, "kernel", sizeof(info->name));
 	info->works = true;
 	strscpy(info->how, "HMM of this kernel", sizeof(info->how));
-	snprintf(info->features, sizeof(info->features), "MIRROR %sPRIVATE",
-		 COMPAT_DEVICE_PRIVATE ? "" : "-");
+	snprintf(info->features, sizeof(info->features), "MIRROR %sPRIVATE %sPEER",
+		 COMPAT_DEVICE_PRIVATE ? "" : "-", IS_ENABLED(CONFIG_PCI_P2PDMA) ? "" : "-");
 	if (!COMPAT_DEVICE_PRIVATE) {
 		strscpy(info->reason,
 			"no page can leave system memory: this kernel has no "
@@ -136,4 +136,6 @@ const struct engine_ops engine_kernel = {
 	.bus_write = kbus_write,
 	.metadata = kmetadata,
 	.discard = kdiscard,
+	.peer_map = kpeer_map,
+	.peer_unmap = kpeer_unmap,
 };

@@ -13,6 +13,7 @@
  *   fault.c    a CPU touches a page of a device
  *   strays.c   pages taken home by what they are, not by where they are mapped
  *   place.c    accesses in place
+ *   peer.c     device memory that other devices reach by DMA
  *   ioctl.c    /dev/balun: what programs call; calls.c (ioctl.h)
  *   engine.c   a space's beginning and end, the ops table; module.c: the module's; export.c
  *
@@ -72,6 +73,10 @@ enum kind {
  * @freed: a bit for each page that the kernel has let go of, and core has not been told of yet:
  *         the kernel does so in any context, and core takes locks
  * @at: where each used page was put (KPAGE_*): a hint, for mremap() tells nobody
+ * @dma: the struct device whose DMA copies, or NULL
+ * @bar, @bar_device: where other devices' DMA finds the memory, and of which struct device; NULL:
+ *                    nowhere
+ * @asked, @reached: devices, a bit each: whether their DMA reaches it, once that was asked
  * @lock: of @at, @used, @freed and the counts together; may be taken in any context
  * @ended: the device is closed, and pages of it are lost: they stay until they are unmapped
  * @split: a huge page that is to be split, at @split_va of @split_mm; one at a time (@splitting).
@@ -86,6 +91,9 @@ struct kdev {
 	struct dev_pagemap pagemap[KINDS];
 	struct resource *res;
 	void *host;
+	struct device *dma, *bar_device;
+	void *bar;
+	unsigned long asked, reached;
 	spinlock_t lock;
 	unsigned long *used, *freed;
 	u64 *at;
@@ -260,6 +268,12 @@ unsigned int kcopy_home(struct kdev *d, unsigned long *src, unsigned long *dst, 
 int kbus_read(void *e, uint64_t addr, void *buf, size_t len);
 int kbus_write(void *e, uint64_t addr, const void *buf, size_t len);
 int kunshare(void *e, uint64_t va, uint64_t len);
+
+/* peer.c */
+void kpeer_attach(struct kdev *d, const struct balun_desc *desc); /* before core knows of it */
+int kpeer_map(void *e, unsigned int dev, uint64_t off, uint64_t len, unsigned int client,
+	      bool write, struct engine_peer *ret_peer);
+void kpeer_unmap(void *e, struct engine_peer *peer);
 
 /* ioctl.c: when core can be called, until nobody has the node open (the module's count) */
 int knode_init(void);

@@ -40,8 +40,12 @@ extern "C" {
 
 #define BALUN_KIND_SYSTEM 0 /* addr: bus address of system memory */
 #define BALUN_KIND_LOCAL  1 /* addr: offset in this device's memory */
-#define BALUN_KIND_PEER	  2 /* addr: what the other device's peer_addr() gave for this device */
-#define BALUN_KIND_ZERO	  3 /* source of a copy only: zeros, no address */
+/*
+ * addr: what the other device's peer_addr() gave for this device; of a device with a dma_device the
+ * DMA address of memory of the other one (struct balun_desc, bar_device)
+ */
+#define BALUN_KIND_PEER 2
+#define BALUN_KIND_ZERO 3 /* source of a copy only: zeros, no address */
 /*
  * A segment of map() only: in this device's memory, and mapped by the CPU too. addr: bus address,
  * as of SYSTEM memory; which offset that is the device sees, for coherent memory has a place in the
@@ -68,7 +72,7 @@ struct balun_seg {
 
 /**
  * struct balun_copy - one copy of a batch
- * @dst: destination (LOCAL or SYSTEM)
+ * @dst: destination (LOCAL or SYSTEM; of a device with a dma_device also PEER)
  * @src: source (LOCAL, SYSTEM, PEER or ZERO)
  * @len: bytes, multiple of 4 KiB
  */
@@ -113,12 +117,19 @@ struct balun_copy {
  *              the copy, and unmaps them after copy_wait(): until that returns, and never longer,
  *              the device may use them. Their addresses are then DMA addresses (dma_addr_t), each
  *              operand contiguous; balun_bus_ptr() is not for them
+ * @bar_device: in the kernel, the struct device of the PCI device whose BAR @bar begins with the
+ *              device memory, or NULL. A device with a dma_device is given that memory as PEER
+ *              operands of copy(), which are mapped as SYSTEM ones are, if the kernel says that
+ *              one reaches the other (docs/kernel.md)
+ * @bar: number of that BAR
  */
 struct balun_desc {
 	uint64_t mem_bytes;
 	void *host_base;
 	uint64_t caps;
 	void *dma_device;
+	void *bar_device;
+	uint32_t bar;
 };
 
 struct balun_options;

@@ -53,7 +53,7 @@ out=$(grep -rnE --include='*.[ch]' '^[^/*]*"(soft|ram|trace|inject)[":(]' core)
 report $? "core knows a driver's name: $out"
 
 # A driver is portable: it includes no system header. The ones that are not are here, with what each
-# may include, and the kernel does not compile them; edu and pci_set are the kernel's alone.
+# may include, and the kernel does not compile them; edu, ivshmem and pci_set are the kernel's alone.
 declare -A headers=(
 	[crypt]='sodium|sys/mman'
 	[nbd_start]='dlfcn|fcntl|sched|signal|stdlib|sys/(mman|wait)'
@@ -63,6 +63,7 @@ declare -A headers=(
 	[file_io]='unistd|xxhash|sys/(resource|stat|syscall)'
 	[lz4]='lz4|sys/(mman|syscall)|unistd'
 	[edu]='linux/[a-z-]+'
+	[ivshmem]='linux/(io|pci)'
 	[pci_set]='linux/(list|mutex|pci|wait)'
 )
 out=$(grep -rnoE --include='*.[ch]' '^#[ 	]*include[ 	]*<[^>]*' drivers | while IFS=: read -r f _ inc; do
@@ -72,7 +73,7 @@ done)
 [ -z "$out" ]
 report $? "drivers include system headers: $out"
 for name in "${!headers[@]}"; do
-	[[ $name =~ ^(edu|pci_set)$ ]] || ! grep -E '^drivers :=|drivers/' Kbuild | grep -qw "$name"
+	[[ $name =~ ^(edu|ivshmem|pci_set)$ ]] || ! grep -E '^drivers :=|drivers/' Kbuild | grep -qw "$name"
 	report $? "Kbuild compiles drivers/$name.c, which is user space's"
 done
 

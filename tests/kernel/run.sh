@@ -244,6 +244,49 @@ edu() {
 	edu_vm direct edu:dma_bits=64 20 '' 1 '' ,dma_mask=0xffffffffffffffff
 }
 
+# peer_vm NAME SPEC reached|WHY APPEND QEMU-WORD...: the DMA of an edu device and ivshmem's memory, or
+# the log says why it does not reach that
+peer_vm() {
+	local name=$1 spec=$2 why=$3 append=$4 dir=$logs-peer-$1 test said='go through system memory: '
+	shift 4
+	if [ "$why" = reached ]; then
+		test="peer_test $spec reached && ! dmesg | grep '$said'"
+	else
+		test="peer_test $spec refused && dmesg | grep -q '$said$why'"
+	fi
+	job "$dir.job" 'modprobe balun-edu; modprobe balun-ivshmem; modprobe balun-inject'
+	test_in "$dir.job" "peer/$name" 300 "$test && rmmod balun-ivshmem balun-edu"
+	run_job "$dir.job" "$append" "$dir" -object memory-backend-ram,id=bar,size=4M,share=on "$@" &&
+		report "$label" "$dir.job" "$dir"
+}
+
+# The ways to a peer: by the bridge that both are behind, where nobody checks what addresses edu has;
+# through the host's, which the kernel allows on processors of AMD from family 23 on, and qemu64
+# says that it is one; through that and an IOMMU. And where bounce buffers take every mapping. Behind
+# a bridge and an IOMMU nobody knows: qemu leads all accesses through the IOMMU, and a bus does not.
+peer() {
+	local wide='edu,dma_mask=0xffffffffffffffff' bar=(-device 'ivshmem-plain,memdev=bar')
+	local bridge=(-device 'pci-bridge,id=b,chassis_nr=1' "${bar[@]},bus=b,addr=1")
+	has balun-ivshmem || return 0
+	files+=("$BUILD/tests/kernel/peer_test")
+	peer_vm bridge edu:dma_bits=64 reached '' "${bridge[@]}" -device "$wide,bus=b,addr=2"
+	VM_MEM=1G peer_vm bridge-short edu:dma_bits=31 'its addresses are too short' '' \
+		"${bridge[@]}" -device edu,dma_mask=0x7fffffff,bus=b,addr=2
+	bridge=(-M q35 -device intel-iommu -device 'pcie-pci-bridge,id=b' "${bar[@]},bus=b,addr=1")
+	peer_vm bridge-iommu edu:dma_bits=64 'a bridge would lead it past its IOMMU' \
+		'intel_iommu=on iommu.strict=1' "${bridge[@]}" -device "$wide,bus=b,addr=2"
+	peer_vm bridge-pt edu:dma_bits=64 reached 'intel_iommu=on iommu=pt' \
+		"${bridge[@]}" -device "$wide,bus=b,addr=2"
+	peer_vm apart edu:dma_bits=64 'no bridge between them' '' "${bar[@]}" -device "$wide"
+	bar=(-cpu 'qemu64,family=23' "${bar[@]}")
+	peer_vm host edu:dma_bits=64 reached '' "${bar[@]}" -device "$wide"
+	VM_MEM=1G peer_vm host-short edu:dma_bits=31 'its addresses are too short' '' \
+		"${bar[@]}" -device edu,dma_mask=0x7fffffff
+	peer_vm iommu edu reached 'intel_iommu=on iommu.strict=1' -M q35 -device intel-iommu \
+		"${bar[@]}" -device edu
+	peer_vm bounce edu:dma_bits=64 'it cannot be mapped' swiotlb=force "${bar[@]}" -device "$wide"
+}
+
 modules() {
 	files+=("$logs.modules:/modules")
 	hmm madvise
@@ -257,6 +300,7 @@ modules() {
 	conform inject 'inject(soft:mem=32M)'
 	cases
 	edu
+	peer
 }
 
 # ---- all of it ----

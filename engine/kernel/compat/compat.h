@@ -9,12 +9,14 @@
 #ifndef BALUN_COMPAT_H
 #define BALUN_COMPAT_H
 
+#include <linux/dma-mapping.h>
 #include <linux/hmm.h>
 #include <linux/ioport.h>
 #include <linux/memremap.h>
 #include <linux/migrate.h>
 #include <linux/mm.h>
 #include <linux/rmap.h>
+#include <linux/scatterlist.h>
 
 #include "engine/kernel/compat/have.h"
 
@@ -155,6 +157,25 @@ static inline long compat_get_user_page_remote(struct mm_struct *mm, unsigned lo
 	return get_user_pages_remote(mm, addr, 1, gup_flags, ret_page, NULL, locked);
 #else
 	return get_user_pages_remote(mm, addr, 1, gup_flags, ret_page, locked);
+#endif
+}
+
+/*
+ * Of dma_map_sgtable(): it is memory of a device. From 6.18 who maps has to say so, or bounce
+ * buffers may be put in between; before, the kernel sees it by the pages.
+ */
+#ifdef BALUN_HAVE_DMA_ATTR_MMIO
+#define COMPAT_DMA_MMIO DMA_ATTR_MMIO
+#else
+#define COMPAT_DMA_MMIO 0
+#endif
+/* Is that of memory of a device on the same bus, and no IOMMU's? Until 6.4 by another name. */
+static inline bool compat_sg_is_bus_address(struct scatterlist *sg)
+{
+#ifdef BALUN_HAVE_SG_DMA_IS_BUS_ADDRESS
+	return sg_dma_is_bus_address(sg);
+#else
+	return sg_is_dma_bus_address(sg);
 #endif
 }
 #endif
