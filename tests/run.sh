@@ -300,7 +300,7 @@ suite mydriver 120 tests/cli/mydriver.sh
 suite hmm-smoke 60 tests/hmm-selftest/smoke.sh
 suite stress/fork 60 "$BUILD/tests/stress/fork_rounds" 200
 suite stress/compaction 60 "$BUILD/tests/stress/compaction" 5
-suite stress/blocks 60 tests/stress/blocks.sh 4
+suite stress/blocks 60 tests/stress/blocks.sh 2
 suite stress/kill9-run 300 tests/stress/kill9_run.sh 8 1
 collect
 
