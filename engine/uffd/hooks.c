@@ -256,7 +256,6 @@ __attribute__((visibility("default"))) void *mremap(void *addr, size_t old_len, 
 static struct {
 	void (*free)(void *p);
 	void *(*realloc)(void *p, size_t size);
-	void *(*reallocarray)(void *p, size_t n, size_t size);
 	bool glibc; /* they are glibc's own, and blocks look as its do */
 } heap;
 
@@ -264,7 +263,6 @@ __attribute__((constructor(101))) static void heap_find(void)
 {
 	/* not a call that allocates, unless it fails */
 	heap.realloc = dlsym(RTLD_NEXT, "realloc");
-	heap.reallocarray = dlsym(RTLD_NEXT, "reallocarray");
 	heap.free = dlsym(RTLD_NEXT, "free");
 	heap.glibc = heap.free && (void *)heap.free == dlsym(RTLD_NEXT, "__libc_free");
 }
@@ -345,21 +343,16 @@ __attribute__((visibility("default"))) void *realloc(void *p, size_t size)
 	return is_small(p) ? heap.realloc(p, size) : realloc_any(p, size);
 }
 
+/* glibc's would call glibc's */
 __attribute__((visibility("default"))) void *reallocarray(void *p, size_t n, size_t size)
 {
-	struct hook h;
-	bool hooked = heap_begin(&h, HOOK_REMAP, p);
-	void *ret;
-	int err;
+	size_t len;
 
-	if (!heap.reallocarray)
-		heap_find();
-	ret = heap.reallocarray(p, n, size);
-	err = errno;
-	if (hooked)
-		hook_end(&h);
-	errno = err;
-	return ret;
+	if (__builtin_mul_overflow(n, size, &len)) {
+		errno = ENOMEM;
+		return NULL;
+	}
+	return realloc(p, len);
 }
 
 #endif
