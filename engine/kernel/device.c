@@ -5,9 +5,8 @@
  *
  * A page is free (no reference, bit in used clear), taken (used), or freed: the kernel has dropped
  * its last reference, in whatever context, and core has not been told yet. Only core gives a place
- * out again, so a page is not taken before core was told. That goes for pages too that were taken
- * and to which nothing moved: an eviction may have a reference for a moment (evict_chunk()), and
- * the place is not to be taken before that is gone.
+ * out again, so a page is not taken before core was told. Nor is one to which nothing moved, for an
+ * eviction may have a reference for a moment (evict_chunk()).
  *
  * The struct lives until the last page has come free and was told of: who has a page of it, as a
  * CPU's fault has, may use it. The engine's table of devices is read with k->devices.

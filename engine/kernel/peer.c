@@ -219,11 +219,15 @@ int kpeer_map(void *e, unsigned int dev, uint64_t off, uint64_t len, unsigned in
 
 	if (!reaches(of, by))
 		return -EOPNOTSUPP;
+	len = min3(len, (u64)dma_get_max_seg_size(by->dma), (u64)dma_max_mapping_size(by->dma));
+	len &= PAGE_MASK;
+	if (!len) { /* core goes on by what is mapped */
+		refuse(of, by, "not even a page can be mapped for its DMA");
+		return -EOPNOTSUPP;
+	}
 	m = kzalloc(sizeof(*m), GFP_KERNEL);
 	if (!m)
 		return -ENOMEM;
-	len = min3(len, (u64)dma_get_max_seg_size(by->dma), (u64)dma_max_mapping_size(by->dma));
-	len &= PAGE_MASK;
 	m->dma = by->dma;
 	m->dir = write ? DMA_FROM_DEVICE : DMA_TO_DEVICE;
 	m->table = (struct sg_table){ .sgl = &m->sg, .nents = 1, .orig_nents = 1 };
