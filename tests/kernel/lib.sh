@@ -45,13 +45,22 @@ module_options='options balun coherent=1G@0x80000000
 options balun_hmm_dmirror mem='$HMM_MEM'
 options test_hmm spm_addr_dev0=0x80000000 spm_addr_dev1=0x90000000'
 
+# A debug kernel is so slow that tests of fixed length (the selftest's 30 s) would fail wherever the
+# machine is slow or busy. So its time is that of its instructions, a nanosecond each: a second takes
+# longer then on a slower machine, and none where the guest is idle. Its two processors take turns.
+# The plain kernels' run at the same time, as the machine can.
+cpus_plain='-accel tcg,thread=multi'
+cpus_debug='-accel tcg,thread=single -icount shift=0,sleep=off'
+
 # boot IMAGE INITRD LIMIT_S APPEND [QEMU-OPTION...]: the serial line on stdout, at most 64 MiB of it.
-# The guest ends itself LIMIT_S after its start, so twice that means that it cannot. no_timer_check:
-# where the machine is busy the timer is late, which some kernels take for a broken one.
+# The guest ends itself LIMIT_S of its time after its start; so if it lasts several times as long, it
+# cannot. no_timer_check: where the machine is busy the timer is late, which some kernels take for a
+# broken one.
 boot() {
 	local image=$1 initrd=$2 limit=$3 append=$4
 	shift 4
-	timeout -k 5 $((limit * 2 + 60)) qemu-system-x86_64 -accel tcg,thread=multi -smp 2 -m "${VM_MEM:-4G}" \
+	# shellcheck disable=SC2086
+	timeout -k 5 $((limit * patience + 60)) qemu-system-x86_64 $cpus -smp 2 -m "${VM_MEM:-4G}" \
 		-nographic -nodefaults -serial stdio -no-reboot -kernel "$image" -initrd "$initrd" \
 		-append "console=ttyS0 panic=-1 quiet no_timer_check log_buf_len=4M $coherent_append $append" "$@" \
 		</dev/null 2>&1 | stdbuf -oL tr -d '\r' | stdbuf -oL head -c 67108864
@@ -75,9 +84,12 @@ harmless='hrtimer: interrupt took|clocksource: |balun-test:|^\[[ 0-9.]+\] reboot
 harmless+='|loading out-of-tree module taints kernel|module verification failed'
 harmless+='|balun: .* (is|are|KiB:) lost(:|$)'
 
-# find_kernel NAME CONFIG: sets $image, $release, $kdir, $ktree, $kversion; builds what is missing
+# find_kernel NAME CONFIG: sets $image, $release, $kdir, $ktree, $kversion, and how boot() runs it; builds
+# what is missing
 find_kernel() {
 	local found rc
+	cpus=$cpus_plain patience=2
+	[ "$2" != debug ] || cpus=$cpus_debug patience=10
 	if [ "$1" = stock ]; then
 		found=$("$here/stock.sh")
 	else

@@ -10,10 +10,9 @@
 # every driver; tests/kernel/cases. The kernel's log is read after every test, a warning fails it.
 # One line a test; a table of the selftest; "N passed, N failed, N skipped".
 #
-# A debug kernel is some five times slower. So on it, unless a TEST asks for more: the selftest on
-# Balun's module only, without the benchmark of 7.3; the kit on ram, soft and coherent dmirror; the
-# cases but bench. That is meant to be about an hour a kernel on two idle cores. Where they are not
-# idle the selftest's own limit, 30 s a test, ends some of its tests.
+# A debug kernel is some five times slower, and its time is its own: a second takes two or three
+# (tests/kernel/lib.sh). So on it, unless a TEST asks for more: the selftest on Balun's module only,
+# without the benchmark of 7.3; the kit on ram, soft and coherent dmirror; the cases but bench.
 cd "$(dirname "$0")/../.." || exit 1
 . tests/kernel/lib.sh
 . tests/kernel/results.sh
