@@ -245,9 +245,9 @@ static void device_free(struct kdev *d)
 		release_mem_region(d->res->start, resource_size(d->res));
 	if (d->host)
 		kcoherent_put(d->host);
-	kvfree(d->at);
-	kvfree(d->freed);
-	kvfree(d->used);
+	env_free(d->at);
+	env_free(d->freed);
+	env_free(d->used);
 	kfree(d);
 	module_put(THIS_MODULE);
 }
@@ -389,9 +389,10 @@ int kdevice_attach(void *e, unsigned int dev, struct balun_desc *desc)
 	init_waitqueue_head(&d->idle);
 	INIT_WORK(&d->work, device_work);
 	INIT_WORK(&d->split, ksplit);
-	d->used = kvcalloc(BITS_TO_LONGS(npages), sizeof(long), GFP_KERNEL);
-	d->freed = kvcalloc(BITS_TO_LONGS(npages), sizeof(long), GFP_KERNEL);
-	d->at = kvcalloc(npages, sizeof(*d->at), GFP_KERNEL);
+	/* the size comes from the program, as that of the device's memory */
+	d->used = env_alloc(BITS_TO_LONGS(npages) * sizeof(long));
+	d->freed = env_alloc(BITS_TO_LONGS(npages) * sizeof(long));
+	d->at = env_alloc(npages * sizeof(*d->at));
 	if (d->used && d->freed && d->at)
 		err = make_private(d, desc->mem_bytes);
 	if (!err)
