@@ -63,9 +63,10 @@ static void sub_args(struct kengine *k, struct ktransit *t, const struct engine_
 		     const struct ksub *s, struct migrate_vma *m)
 {
 	u64 va = b->va + s->first * PAGE_SIZE;
+	struct vm_area_struct *vma = find_vma(k->mm, va);
 
 	*m = (struct migrate_vma){
-		.vma = find_vma(k->mm, va),
+		.vma = vma,
 		.start = va,
 		.end = va + s->n * PAGE_SIZE,
 		.src = t->src + s->first,
@@ -73,7 +74,7 @@ static void sub_args(struct kengine *k, struct ktransit *t, const struct engine_
 		.npages = s->n,
 		.pgmap_owner = k,
 		.flags = MIGRATE_VMA_SELECT_DEVICE_PRIVATE | MIGRATE_VMA_SELECT_DEVICE_COHERENT |
-			 COMPAT_SELECT_COMPOUND,
+			 compat_select_compound(vma),
 		.fault_page = t->fault ? t->fault->vmf->page : NULL,
 	};
 	if (b->dst)

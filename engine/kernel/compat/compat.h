@@ -84,6 +84,15 @@ static inline unsigned long compat_freed_pages(compat_freed_t *f)
 #define COMPAT_SELECT_COMPOUND 0
 #define COMPAT_PFN_COMPOUND    0
 #endif
+/* of a mapping: not where the program wants none (MADV_NOHUGEPAGE, PR_SET_THP_DISABLE) */
+static inline unsigned int compat_select_compound(struct vm_area_struct *vma)
+{
+#if defined(BALUN_HAVE_SELECT_COMPOUND) && defined(CONFIG_TRANSPARENT_HUGEPAGE)
+	return vma_thp_disabled(vma, vma->vm_flags, false) ? 0 : COMPAT_SELECT_COMPOUND;
+#else
+	return 0;
+#endif
+}
 
 /* In migrate_to_ram(): is what a CPU touches a folio that is mapped as a huge page? From 6.19, and
  * there is no pte. */

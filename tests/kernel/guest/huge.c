@@ -282,6 +282,24 @@ static void act_peek(struct round *r)
 	check(r, r->at, 0, PAGES, "after a child has read it");
 }
 
+/* the program wants no huge pages any more: none goes, whatever came home */
+static void act_small(struct round *r)
+{
+	struct balun_extent x[PAGES];
+	size_t n, i;
+
+	if (madvise(r->at, BLOCK, MADV_NOHUGEPAGE))
+		fail("madvise");
+	check(r, r->at, 0, PAGES, "after MADV_NOHUGEPAGE");
+	move(r->at, BLOCK, dev[0]);
+	if (balun_query(space, r->at, BLOCK, x, PAGES, &n))
+		fail("balun_query");
+	for (i = 0; i < n; i++)
+		if (x[i].where == BALUN_WHERE_DEVICE && x[i].flags & BALUN_EXTENT_HUGE)
+			fail("a huge page on the device, after MADV_NOHUGEPAGE");
+	check(r, r->at, 0, PAGES, "moved after MADV_NOHUGEPAGE");
+}
+
 /* @alone: not while another thread moves the block. 7.3 takes the entry for a huge page of a device
  * away for a moment when it is collected (docs/kernel.md, "Limits"): who zaps it just then, as
  * madvise() or a child that unmaps it or exits, zaps nothing */
@@ -289,8 +307,9 @@ static const struct {
 	void (*act)(struct round *r);
 	bool alone;
 } acts[] = {
-	{ act_protect, false }, { act_touch, false }, { act_unmap, false }, { act_remap, false },
-	{ act_drop, true },	{ act_fork, true },   { act_share, true },  { act_peek, true },
+	{ act_protect, false }, { act_touch, false }, { act_unmap, false },
+	{ act_remap, false },	{ act_drop, true },   { act_fork, true },
+	{ act_share, true },	{ act_peek, true },   { act_small, false },
 };
 #define ACTS (sizeof(acts) / sizeof(acts[0]))
 
