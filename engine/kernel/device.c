@@ -523,7 +523,8 @@ static bool next_where(struct kengine *k, unsigned int dev, u64 va, enum engine_
 		kdescribe(k, va, left, DESCRIBE_WHERE, ret, 1);
 		if (ret->where == where && (!dev || ret->dev == dev))
 			return true;
-		va += PAGE_SIZE;
+		va += ret->len; /* nor is what else was put in this run */
+		cond_resched();
 	}
 	return false;
 }
