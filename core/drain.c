@@ -4,7 +4,8 @@
 
 #define NOMEM_WAIT 1000000ULL
 
-/* the first @len bytes of a run, whatever pins say; what became of its first page */
+/* what is on @dev of the @len bytes from a run's first on, whatever pins say; what became of that
+ * page */
 static enum engine_status home_run(struct balun_space *sp, unsigned int dev,
 				   const struct engine_run *r, uint64_t len, enum balun_cause cause)
 {
@@ -24,7 +25,7 @@ static enum engine_status home_run(struct balun_space *sp, unsigned int dev,
  * Everything that is away on device @dev (0: any) comes home; nothing new may get there meanwhile.
  * Returns how many pages were lost: poisoned and counted.
  *
- * Bounded: a run that fails is taken page by page, so that what can come does; a page is lost when
+ * Bounded: what fails is taken page by page, so that what can come does; a page is lost when
  * its copy has failed CORE_HOME_TRIES times alone, and at once on a device that is lost. Lack of
  * memory for a frame is waited out, as long as CORE_DRAIN_NS have not passed. The search begins at
  * 0 each time: what is poisoned is not away any more, and mremap() may move pages backwards.
@@ -36,6 +37,8 @@ uint64_t core_bring_home(struct balun_space *sp, unsigned int dev, enum balun_ca
 	struct engine_run r;
 
 	while (sp->engine->next_away(sp->e, dev, 0, &r)) {
+		/* with what else is away of the block: a search may look at all of a device */
+		uint64_t len = BALUN_BLOCK_SIZE - (r.va & (BALUN_BLOCK_SIZE - 1));
 		enum engine_status status;
 
 		if (r.where == ENGINE_BUSY) {
@@ -49,7 +52,7 @@ uint64_t core_bring_home(struct balun_space *sp, unsigned int dev, enum balun_ca
 		if (r.va != last)
 			tries = 0;
 		last = r.va;
-		status = home_run(sp, dev, &r, tries ? BALUN_PAGE_SIZE : r.len, cause);
+		status = home_run(sp, dev, &r, tries ? BALUN_PAGE_SIZE : len, cause);
 		if (status == PAGE_MOVED || status == PAGE_BUSY)
 			continue;
 		if (status == PAGE_NOMEM && env_now_ns() < deadline) {
