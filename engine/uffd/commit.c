@@ -336,12 +336,6 @@ static void commit_out_run(struct uffd *u, struct transit *t, struct engine_batc
 			allow_out(u, p, k);
 			if (BLOCK_OF(va) != b->va) /* by mremap; core counts for the old block */
 				core_moved(u->space, b->dst, va, k * PAGE);
-			if (p->src_kind == BALUN_KIND_LOCAL && !p->moved && u->move &&
-			    u->device[p->src_dev].host_base)
-				frames_empty(u,
-					     (uintptr_t)u->device[p->src_dev].host_base + p->src +
-						     (i - p->first) * PAGE,
-					     k * PAGE);
 		}
 		i += k;
 		n -= k;
@@ -410,6 +404,26 @@ static void empty_unused(struct uffd *u, const struct engine_batch *b)
 	}
 }
 
+/* What was copied from devices' host memory is still there, in places that core takes back when
+ * this is over. Lock held. */
+static void empty_origins(struct uffd *u, const struct engine_batch *b)
+{
+	struct frame_runs runs = { 0 };
+	unsigned int j, i;
+
+	for (j = 0; u->move && j < b->npieces; j++) {
+		const struct engine_piece *p = &b->piece[j];
+		uint64_t base = (uintptr_t)u->device[p->src_dev].host_base;
+
+		if (p->src_kind != BALUN_KIND_LOCAL || p->moved || !base)
+			continue;
+		for (i = 0; i < p->npages; i++)
+			if (b->status[p->first + i] == PAGE_MOVED)
+				frames_empty_later(u, &runs, base + p->src + i * PAGE);
+	}
+	frames_empty_runs(u, &runs);
+}
+
 /* ---- both ---- */
 
 /* After a way home the pages of the slot that were handed on are gone from its top; if some were
@@ -445,6 +459,7 @@ void uffd_commit(void *e, struct engine_batch *b)
 	commit_unread(u, t, b);
 	if (b->dst)
 		empty_unused(u, b);
+	empty_origins(u, b);
 	if (slot)
 		settle_slot(t, b);
 	env_list_del(&t->link);

@@ -62,13 +62,6 @@ static void installed(struct uffd *u, struct engine_batch *b, const struct engin
 	softpt_clear_busy(u->pt, va, n * PAGE);
 	memset(b->status + i, PAGE_MOVED, n);
 	allow_home(u, p, n);
-	if (p->moved)
-		return;
-	if (u->move && u->device[p->src_dev].host_base)
-		frames_empty(u,
-			     (uintptr_t)u->device[p->src_dev].host_base + p->src +
-				     (i - p->first) * PAGE,
-			     n * PAGE);
 }
 
 /*

@@ -15,6 +15,9 @@
 #define USERFAULTFD_IOC_NEW _IO(USERFAULTFD_IOC, 0x00)
 #endif
 
+#ifndef PIDFD_SELF_THREAD /* 6.14 */
+#define PIDFD_SELF_THREAD -10000
+#endif
 #ifndef MADV_DONTNEED_LOCKED /* 5.18 */
 #define MADV_DONTNEED_LOCKED 24
 #endif

@@ -85,6 +85,52 @@ bool frames_empty(struct uffd *u, uint64_t addr, uint64_t len)
 	return false;
 }
 
+/* as far as the kernel does it at one go, with one flush of TLBs for all (6.16) */
+static void discard_runs(const struct frame_runs *r)
+{
+	ssize_t done = syscall(SYS_process_madvise, PIDFD_SELF_THREAD, r->run, r->n,
+			       MADV_DONTNEED_LOCKED, 0);
+	unsigned int i = 0;
+
+	while (i < r->n && done >= (ssize_t)r->run[i].iov_len)
+		done -= r->run[i++].iov_len;
+	for (; i < r->n; i++)
+		if (!uffd_discard_pages((uintptr_t)r->run[i].iov_base, r->run[i].iov_len))
+			env_log(0, "frames at %p cannot be emptied: error %d", r->run[i].iov_base,
+				errno);
+}
+
+void frames_empty_runs(struct uffd *u, struct frame_runs *r)
+{
+	unsigned int i;
+
+	env_assert_held(&u->lock);
+	if (r->n > 1 && !uffd_unregister(u, r->start, r->end)) {
+		discard_runs(r);
+		if (uffd_register(u, r->start, r->end))
+			env_log(0, "frames cannot be registered again: error %d", errno);
+	} else {
+		for (i = 0; i < r->n; i++)
+			frames_empty(u, (uintptr_t)r->run[i].iov_base, r->run[i].iov_len);
+	}
+	r->n = 0;
+}
+
+void frames_empty_later(struct uffd *u, struct frame_runs *r, uint64_t addr)
+{
+	struct iovec *last = r->run + r->n - 1;
+
+	if (r->n && addr == (uintptr_t)last->iov_base + last->iov_len) {
+		last->iov_len += PAGE;
+	} else {
+		if (r->n == FRAME_RUNS)
+			frames_empty_runs(u, r);
+		r->run[r->n++] = (struct iovec){ (void *)(uintptr_t)addr, PAGE };
+	}
+	r->start = r->n == 1 ? (uintptr_t)r->run->iov_base : ENV_MIN(r->start, addr);
+	r->end = r->n == 1 ? addr + PAGE : ENV_MAX(r->end, addr + PAGE);
+}
+
 static struct frame_slot *slot_new(struct uffd *u)
 {
 	struct frame_slot *s = env_alloc(sizeof(*s));

@@ -26,8 +26,8 @@
  * - across each UFFDIO_MOVE/COPY together with the look that justified it (design, trap 2),
  * - by the reader before read() and until the tables follow the event (trap 3): whoever returns
  *   from munmap finds the tables changed.
- * It is not held across madvise(), a wait, or a call into core except core_release(), core_moved()
- * and, to fill a child, core_device_is_lost() and core_read_device().
+ * It is not held across madvise() of what is watched, a wait, or a call into core except
+ * core_release(), core_moved() and, to fill a child, core_device_is_lost() and core_read_device().
  *
  * A page of a watched range is in one of four states:
  *   present or hole   !away !busy   the kernel's page table has it (or nothing has)
@@ -37,6 +37,8 @@
  */
 #ifndef BALUN_UFFD_H
 #define BALUN_UFFD_H
+
+#include <sys/uio.h>
 
 #include "core/engine.h"
 #include "core/softpt.h"
@@ -239,6 +241,18 @@ bool uffd_discard_pages(uint64_t va, uint64_t len);
 /* make a registered range of the engine's own memory empty again, without events; false: it may not
  * be, and that was said */
 bool frames_empty(struct uffd *u, uint64_t addr, uint64_t len);
+/*
+ * The same for many pages of a device's memory: noted, then all at one go. u->lock held: all that
+ * is between them is not watched for a moment, and nothing may be moved there meanwhile.
+ */
+#define FRAME_RUNS 64
+struct frame_runs {
+	uint64_t start, end;
+	unsigned int n;
+	struct iovec run[FRAME_RUNS];
+};
+void frames_empty_later(struct uffd *u, struct frame_runs *r, uint64_t addr);
+void frames_empty_runs(struct uffd *u, struct frame_runs *r);
 
 /* moving a page into or out of the memory of this device is all that a migration takes */
 static inline bool uffd_is_host(const struct uffd *u, unsigned int dev)
