@@ -62,7 +62,6 @@ static void installed(struct uffd *u, struct engine_batch *b, const struct engin
 	softpt_clear_busy(u->pt, va, n * PAGE);
 	memset(b->status + i, PAGE_MOVED, n);
 	allow_home(u, p, n);
-	near_count(u, n);
 }
 
 /*

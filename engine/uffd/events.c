@@ -34,8 +34,6 @@
  * that wait until more RAM is allowed, which more_fd tells */
 static const struct timespec held_period = { .tv_nsec = 50000 };
 static const struct timespec starved_period = { .tv_nsec = 20000000 };
-/* and who is bound to a processor is so for a moment */
-static const struct timespec bound_period = { .tv_nsec = 10000000 };
 
 bool uffd_on_reader(const struct uffd *u)
 {
@@ -436,9 +434,7 @@ static int serve_fault(struct uffd *u, uint64_t va, const struct uffd_msg *m)
 	u->installed_va = 0;
 	env_mutex_unlock(&u->lock);
 	ENV_STOP("fault-away");
-	near_begin(u, m->arg.pagefault.feat.ptid);
 	err = core_cpu_fault(u->space, va, write);
-	near_end(u);
 	if (err == -EAGAIN)
 		return -EBUSY;
 	if (err == -EBUSY || err == -ENOMEM || err == -ENODEV) {
@@ -494,8 +490,6 @@ static bool spin(struct uffd *u)
 {
 	uint64_t end = env_now_ns() + SPIN_NS;
 
-	if (near_is_on(u)) /* the processor is for whom it serves now */
-		return false;
 	u->spins++;
 	if (u->spins_in_vain >= SPIN_PATIENCE && u->spins % 8)
 		return false;
@@ -520,14 +514,11 @@ static void reader_main(void *arg)
 
 	env_mutex_lock(&u->lock);
 	u->reader_tp = __builtin_thread_pointer();
-	near_init(u);
 	env_cond_wake(&u->idle);
 	env_mutex_unlock(&u->lock);
 	for (;;) {
-		int n = ppoll(p, 3, held ? held : near_is_bound(u) ? &bound_period : NULL, NULL);
+		int n = ppoll(p, 3, held, NULL);
 
-		if (!n)
-			near_loosen(u);
 		if (n < 0 && errno != EINTR)
 			env_die("poll", __FILE__, __LINE__);
 		if (n > 0 && p[2].revents && read(u->more_fd, &more, sizeof(more)) < 0)
@@ -538,8 +529,8 @@ static void reader_main(void *arg)
 			uffd_drain_events(u);
 			held = serve_pending(u);
 			/* what this reads, for an event was in its way, waits to be served */
-			while (!held && !u->npending && !near_is_on(u) && !message_waits(u) &&
-			       !allow_is_out(u) && core_cpu_ahead(u->space))
+			while (!held && !u->npending && !message_waits(u) && !allow_is_out(u) &&
+			       core_cpu_ahead(u->space))
 				;
 		} while (!held && (u->npending || spin(u)));
 	}

@@ -18,7 +18,6 @@
  * allow.c    how much RAM touches may take
  * ending.c   what the kernel touches at the end of a thread stays
  * hooks.c    memory calls seen before they happen
- * near.c     on the processor of whom it serves
  * fork.c     a child gets every byte
  * files.c    descriptors that the program does not have
  *
@@ -39,7 +38,6 @@
 #ifndef BALUN_UFFD_H
 #define BALUN_UFFD_H
 
-#include <sched.h>
 #include <sys/uio.h>
 
 #include "core/engine.h"
@@ -158,16 +156,6 @@ struct changing {
 	int cleared[64], ncleared;
 };
 
-/* near.c: the reader's own */
-struct near {
-	bool can; /* more than one processor, and the kernel says who touches */
-	bool bound;
-	uint32_t tid;	      /* who touched last */
-	unsigned int singles; /* its touches that brought one page, one after another */
-	unsigned int pages;   /* that this touch has brought */
-	cpu_set_t all;
-};
-
 struct uffd {
 	struct balun_space *space;
 	unsigned int fork_gen; /* of the process that it serves */
@@ -209,7 +197,6 @@ struct uffd {
 	unsigned int spins, spins_in_vain;
 	uint64_t installed_va, installed_len; /* by the last commit on the reader */
 	void *reader_tp;
-	struct near near;
 	uint64_t watch_high; /* no watched range ends above; grows only */
 	/* odd while pages are taken on the strength of a look at who is inside (inside.c) */
 	uint32_t looks, look_waiters;
@@ -239,15 +226,6 @@ int uffd_register(struct uffd *u, uint64_t start, uint64_t end);
 /* a watched range can be write-protected from now on, as the copying way needs it */
 int uffd_register_protect(struct uffd *u, uint64_t start, uint64_t end);
 int uffd_unregister(struct uffd *u, uint64_t start, uint64_t end);
-
-/* near.c: the reader is close to whom it serves. On the reader, but for near_count() */
-void near_init(struct uffd *u);
-void near_begin(struct uffd *u, uint32_t tid);	     /* it serves a touch of this thread */
-void near_count(struct uffd *u, unsigned int pages); /* which come home */
-void near_end(struct uffd *u);
-bool near_is_on(const struct uffd *u);
-bool near_is_bound(const struct uffd *u);
-void near_loosen(struct uffd *u); /* nobody touches */
 
 /* frames.c */
 void frames_init(struct frames *f);

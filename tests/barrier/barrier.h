@@ -140,7 +140,6 @@ void huge_cells(void);
 void thread_cells(void);
 void evict_cells(void);
 void ahead_cells(void);
-void near_cells(void);
 void odd_cells(void);
 
 #endif

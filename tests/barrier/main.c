@@ -205,7 +205,6 @@ int main(int argc, char **argv)
 	thread_cells();
 	evict_cells();
 	ahead_cells();
-	near_cells();
 	odd_cells();
 	for (w = 0; w < sizeof(ways) / sizeof(ways[0]); w++) {
 		if (ways[w].bit != WAY_COPY && strstr(info.features, "-MOVE")) {
