@@ -6,6 +6,7 @@
 #
 # Usage: tests/kernel/vm.sh 6.1|6.12|newest|stock [OPTION...] -- COMMANDS
 #   --debug           the kernel with KASAN, lockdep, kmemleak, fault injection ...
+#   --count           time is counted in instructions, as with --debug: figures that depend on no machine
 #   --append WORDS    more for the kernel's command line, as transparent_hugepage=always
 #   --add FILE[:PATH] a program for /bin, or a file for PATH; --add again for more
 #   --limit S         seconds until the VM says where it hangs, and ends (300; five times that for --debug)
@@ -20,16 +21,17 @@
 cd "$(dirname "$0")/../.." || exit 1
 . tests/kernel/lib.sh
 usage() {
-	sed -n '4,22s/^# \{0,1\}//p' "$0"
+	sed -n '4,23s/^# \{0,1\}//p' "$0"
 	exit 2
 }
 
 kernel=${1:-}
 [ $# -ge 1 ] && shift
-config=plain append='' limit=300 dmesg=0 own=1 qemu=() files=()
+config=plain count=0 append='' limit=300 dmesg=0 own=1 qemu=() files=()
 while [ $# -gt 0 ]; do
 	case $1 in
 	--debug) config=debug ;;
+	--count) count=1 ;;
 	--append) append=$2 && shift ;;
 	--add) files+=("$2") && shift ;;
 	--limit) limit=$2 && shift ;;
@@ -46,6 +48,7 @@ done
 
 BUILD=${BUILD:-build}
 find_kernel "$kernel" $config
+[ $count -eq 0 ] || count_time "$kernel"
 work=$PWD/build-vm
 mkdir -p "$work"
 run=$(mktemp -d "$work/run-XXXXXX")
