@@ -180,6 +180,8 @@ struct engine_ops {
 	bool (*look_changed)(void *e, uint64_t va, uint64_t seq);
 	/* describe() may be called with a mirror lock held */
 	bool look_locked;
+	/* no page can be taken out of CPUs' reach: no device gets atomic access */
+	bool no_atomic;
 	/* 0, or -errno and then nothing is taken: -ENOMEM, -EFAULT nothing mapped */
 	int (*collect)(void *e, struct engine_batch *b);
 	/* cannot fail; after it nothing of the batch is in transit, and waiters are awake */

@@ -285,6 +285,8 @@ static int fault_once(struct fault *f)
 	err = check_access(f);
 	if (err)
 		return err;
+	if (f->access == BALUN_ACCESS_ATOMIC && f->sp->engine->no_atomic)
+		return -EOPNOTSUPP;
 	look(f, &s);
 	if (s.busy) {
 		if (now >= f->deadline ||

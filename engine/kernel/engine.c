@@ -121,6 +121,7 @@ const struct engine_ops engine_kernel = {
 	.leave = kleave,
 	.describe = kdescribe,
 	.next_mapped = knext_mapped,
+	.no_atomic = !COMPAT_DEVICE_PRIVATE,
 	.look_begin = klook_begin,
 	.look_changed = klook_changed,
 	.collect = kcollect,

@@ -62,6 +62,7 @@ static void atomic_holds(struct kit *k)
 {
 	uint64_t len = 4 * PAGE, va = kit_filled(k, len, 7), i;
 
+	kit_needs_private(k, NULL);
 	kit_move(k, va, 2 * PAGE, k->dev);
 	for (i = 0; i < 10; i++) {
 		uint64_t at = va + i % 4 * PAGE;
@@ -86,6 +87,7 @@ static void held_goes_home(struct kit *k)
 {
 	uint64_t len = 8 * PAGE, va = kit_filled(k, len, 8);
 
+	kit_needs_private(k, NULL);
 	CHECK_OK(balun_fault(k->dev, k->space, va, len, BALUN_ACCESS_ATOMIC));
 	CHECK_EQ(kit_resident(k, va, len, k->dev), 8);
 	kit_move(k, va, 4 * PAGE, NULL);
@@ -213,6 +215,7 @@ static void forked(struct kit *k)
 	uint64_t len = 2 * MIB, va = kit_filled(k, len, 17);
 	struct kit_child *c;
 
+	kit_needs_private(k, NULL);
 	kit_move(k, va, len, k->dev);
 	CHECK_OK(balun_fault(k->dev, k->space, va, PAGE, BALUN_ACCESS_ATOMIC));
 	CHECK_OK(k->mem->fork(k, &c));

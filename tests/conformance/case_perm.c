@@ -145,6 +145,10 @@ static void atomic(struct kit *k)
 	uint64_t len = 4 * PAGE, va = kit_filled(k, len, 12);
 	struct probe_entry e;
 
+	if (kit_no_private(k)) {
+		CHECK_RC(balun_fault(k->dev, k->space, va, PAGE, BALUN_ACCESS_ATOMIC), -EOPNOTSUPP);
+		return;
+	}
 	CHECK_OK(balun_fault(k->dev, k->space, va, PAGE, BALUN_ACCESS_ATOMIC));
 	e = probe_lookup(k->dev, va);
 	CHECK(e.valid && e.perm & BALUN_PERM_ATOMIC && e.perm & BALUN_PERM_WRITE);

@@ -200,6 +200,23 @@ static uint64_t kit_caps(struct balun_device *dev)
 	return info.caps;
 }
 
+bool kit_no_private(const struct kit *k)
+{
+	struct balun_engine_info e = { .size = sizeof(e) };
+	unsigned int i;
+
+	for (i = 0; k->kernel && !balun_engine_info(i, &e); i++)
+		if (!strcmp(e.name, k->engine))
+			return strstr(e.features, "-PRIVATE");
+	return false;
+}
+
+void kit_needs_private(struct kit *k, struct balun_device *dev)
+{
+	if (kit_no_private(k) && (!dev || !(kit_caps(dev) & BALUN_CAP_COHERENT)))
+		kit_skip("this kernel has no device-private memory (CONFIG_DEVICE_PRIVATE)");
+}
+
 static void kit_needs(const struct kit_case *c, struct kit *k)
 {
 	if (c->flags & KIT_PROCESS && !strcmp(k->engine, "sim"))

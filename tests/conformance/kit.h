@@ -133,6 +133,10 @@ extern const struct kit_case cases_map[], cases_copy[], cases_fail[], cases_perm
 void kit_fail(const char *file, int line, const char *fmt, ...)
 	__attribute__((noreturn, format(printf, 3, 4)));
 void kit_skip(const char *fmt, ...) __attribute__((noreturn, format(printf, 1, 2)));
+/* a kernel without CONFIG_DEVICE_PRIVATE: pages leave system memory for coherent devices only */
+bool kit_no_private(const struct kit *k);
+/* skips where there is no private memory for @dev; NULL: for pages that are held */
+void kit_needs_private(struct kit *k, struct balun_device *dev);
 
 #define CHECK(cond)                                                                                \
 	do {                                                                                       \

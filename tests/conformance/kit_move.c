@@ -42,6 +42,8 @@ void kit_move_at(const char *file, int line, struct kit *k, uint64_t va, uint64_
 
 	if (c.moved + c.already + (dev ? 0 : c.empty) == range_pages(va, len))
 		return;
+	if (c.unmovable == range_pages(va, len))
+		kit_needs_private(k, dev);
 	kit_fail(file, line,
 		 "not all pages moved: moved %llu already %llu empty %llu busy %llu pinned %llu "
 		 "unmovable %llu nomem %llu failed %llu",

@@ -2,13 +2,14 @@
 # SPDX-License-Identifier: GPL-2.0-only OR MIT
 #
 # The VM tier, behind `make check-kernel`: Balun's modules on kernels under qemu's emulation.
-# Usage: tests/kernel/run.sh [--kernel 6.1|6.12|newest|all] [--config plain|debug|all] [TEST...]
+# Usage: tests/kernel/run.sh [--kernel 6.1|6.12|newest|stock|all] [--config plain|debug|all] [TEST...]
 #   a TEST is a name or the beginning of one, as conform/soft
 #
 # For every kernel: the kernel's own HMM selftest on the kernel's own test driver (the bar, kept in
 # the cache) and on Balun's dmirror module, huge pages on demand and always; the conformance kit on
 # every driver; tests/kernel/cases. The kernel's log is read after every test, a warning fails it.
-# One line a test; a table of the selftest; "N passed, N failed, N skipped".
+# One line a test; a table of the selftest; "N passed, N failed, N skipped". The stock kernel is Debian's
+# own, for the installed headers: no page can go to a device but a coherent one, the rest is mirrored.
 #
 # A debug kernel is some five times slower, and its time is its own: a second takes two or three
 # (tests/kernel/lib.sh). So on it, unless a TEST asks for more: the selftest on Balun's module only,
@@ -26,7 +27,7 @@ while [ $# -gt 0 ]; do
 	esac
 	shift
 done
-[ "$kernels" = all ] && kernels='6.1 6.12 newest'
+[ "$kernels" = all ] && kernels='6.1 6.12 newest stock'
 [ "$configs" = all ] && configs='plain debug'
 BUILD=${BUILD:-build}
 total_p=0 total_f=0 total_s=0
@@ -302,6 +303,20 @@ modules() {
 	peer
 }
 
+# the reasons are said; what needs no moved page passes; coherent memory does
+stock() {
+	local kit='balun conform --engine kernel --timeout 120' group
+	files+=("$logs.modules:/modules")
+	job "$logs-stock.job" '. /lib.sh; load'
+	test_in "$logs-stock.job" stock/doctor 60 \
+		"balun doctor | grep 'no page can leave system memory' && balun doctor | grep CONFIG_DEVICE_PRIVATE"
+	for group in api perm map threads munmap mremap mprotect dontneed stale device evict; do
+		test_in "$logs-stock.job" "stock/$group" 600 "$kit --driver soft:mem=32M --case '$group-*'"
+	done
+	test_in "$logs-stock.job" stock/coherent 900 "$kit --driver dmirror:mem=32M,coherent=1 --case 'coherent-*'"
+	vm stock
+}
+
 # ---- all of it ----
 
 one_kernel() { # KERNEL CONFIG
@@ -327,6 +342,7 @@ one_kernel() { # KERNEL CONFIG
 	elif [ -s "$logs.files" ]; then
 		mapfile -t -O ${#files[@]} files <"$logs.files"
 		sed 's|.*/||; s|\.ko$||' "$logs.files" >"$logs.modules"
+		[ "$1" = stock ] && stock && return
 		modules
 	fi
 	table
@@ -335,6 +351,7 @@ one_kernel() { # KERNEL CONFIG
 started=$SECONDS
 for k in $kernels; do
 	for c in $configs; do
+		[ "$k-$c" = stock-debug ] && continue
 		one_kernel "$k" "$c"
 	done
 done
