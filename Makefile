@@ -6,7 +6,7 @@
 #   make check           every test that needs nothing special; under 5 minutes
 #   make check-all       also sanitizers, clang, kernel objects, long runs
 #   make check-hmm-selftest  the kernel's own HMM selftest (REPEAT=1000 SOURCE=tree)
-#   make check-kernel    the modules on kernels in a VM (KERNEL=6.1|6.12|newest|all CONFIG=plain|debug|all);
+#   make check-kernel    the modules on kernels in a VM (KERNEL=6.1|6.12|newest|stock|all CONFIG=plain|debug|all);
 #                        the first run builds the kernels: 10 to 30 minutes each
 #   make check-programs  tests of real programs (CPython, sqlite, redis, gcc, git, perl, xz) while all their
 #                        memory moves to a device and back (PROGRAMS='sqlite redis' RATE=20000)
