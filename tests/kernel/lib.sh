@@ -65,8 +65,9 @@ count_time() {
 boot() {
 	local image=$1 initrd=$2 limit=$3 append=$4
 	shift 4
+	# in the foreground: who ends this script, from a terminal or by a time limit, ends qemu too
 	# shellcheck disable=SC2086
-	timeout -k 5 $((limit * patience + 60)) qemu-system-x86_64 $cpus -smp $smp -m "${VM_MEM:-4G}" \
+	timeout --foreground -k 5 $((limit * patience + 60)) qemu-system-x86_64 $cpus -smp $smp -m "${VM_MEM:-4G}" \
 		-nographic -nodefaults -serial stdio -no-reboot -kernel "$image" -initrd "$initrd" \
 		-append "console=ttyS0 panic=-1 quiet no_timer_check log_buf_len=4M $coherent_append $append" "$@" \
 		</dev/null 2>&1 | stdbuf -oL tr -d '\r' | stdbuf -oL head -c 67108864
