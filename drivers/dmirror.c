@@ -98,7 +98,8 @@ static int access_page(struct run *r, uint64_t off, bool write)
 	if (found)
 		e = *found;
 	if (e.perm & perm && e.kind == BALUN_KIND_LOCAL)
-		memcpy(write ? r->d->base + e.addr : buf, write ? buf : r->d->base + e.addr, PAGE);
+		env_pages_copy(write ? r->d->base + e.addr : buf, write ? buf : r->d->base + e.addr,
+			       PAGE);
 	env_mutex_unlock(&r->d->lock);
 	if (!(e.perm & perm))
 		return -ENOENT;
@@ -371,9 +372,9 @@ static int dmirror_copy(void *priv, const struct balun_copy *op, size_t n, uint6
 							     : balun_bus_ptr(op->src, op->len);
 
 		if (op->src_kind == BALUN_KIND_ZERO)
-			memset(dst, 0, op->len);
+			env_pages_zero(dst, op->len);
 		else
-			memcpy(dst, src, op->len);
+			env_pages_copy(dst, src, op->len);
 	}
 	*ret_cookie = 0;
 	return 0;

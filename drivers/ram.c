@@ -98,9 +98,9 @@ static int ram_copy(void *priv, const struct balun_copy *op, size_t n, uint64_t 
 		if (!dst || (!src && op[i].src_kind != BALUN_KIND_ZERO))
 			return -EOPNOTSUPP;
 		if (src)
-			memcpy(dst, src, op[i].len);
+			env_pages_copy(dst, src, op[i].len);
 		else
-			memset(dst, 0, op[i].len);
+			env_pages_zero(dst, op[i].len);
 	}
 	*ret_cookie = 0;
 	return 0;

@@ -345,13 +345,13 @@ static int soft_copy(void *priv, const struct balun_copy *op, size_t n, uint64_t
 		if (!dst)
 			return -EINVAL;
 		if (op[i].src_kind == BALUN_KIND_ZERO) {
-			memset(dst, 0, op[i].len);
+			env_pages_zero(dst, op[i].len);
 			continue;
 		}
 		src = copy_ptr(s, op[i].src_kind, op[i].src, op[i].len);
 		if (!src)
 			return -EINVAL;
-		memcpy(dst, src, op[i].len);
+		env_pages_copy(dst, src, op[i].len);
 	}
 	*ret_cookie = 0;
 	return 0;

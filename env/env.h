@@ -68,6 +68,15 @@ static inline void env_coherent_free(void *p, size_t bytes)
 }
 /* a hint: these pages will be read and written densely, and never move to another address */
 void env_pages_huge(void *p, size_t bytes);
+/* copies or empties whole pages: at page boundaries, @bytes a multiple of 4 KiB */
+static inline void env_pages_copy(void *dst, const void *src, size_t bytes)
+{
+	memcpy(dst, src, bytes);
+}
+static inline void env_pages_zero(void *p, size_t bytes)
+{
+	memset(p, 0, bytes);
+}
 /* whether [addr, addr + len) touches memory of the arena, pages or thread stacks of env */
 bool env_owns(uint64_t addr, uint64_t len);
 /* bytes that env_alloc hands out now (for metadata_bytes) */

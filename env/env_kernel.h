@@ -9,6 +9,7 @@
 #include <linux/bitops.h>
 #include <linux/bug.h>
 #include <linux/errno.h>
+#include <linux/kasan-checks.h>
 #include <linux/kernel.h>
 #include <linux/limits.h>
 #include <linux/list.h>
@@ -24,6 +25,7 @@
 #include <linux/timekeeping.h>
 #include <linux/types.h>
 #include <linux/wait.h>
+#include <asm/page.h>
 
 /* names of the C library that shared code uses */
 #ifndef UINT64_MAX
@@ -46,6 +48,25 @@ void env_coherent_free(void *p, size_t bytes);
 /* vmalloc() decides itself */
 static inline void env_pages_huge(void *p, size_t bytes)
 {
+}
+/* Page by page, as the kernel copies what it moves: its memcpy() goes by the word, in a loop, where
+ * the processor has no fast one. Not instrumented, so KASAN is told. */
+static inline void env_pages_copy(void *dst, const void *src, size_t bytes)
+{
+	size_t i;
+
+	kasan_check_read(src, bytes);
+	kasan_check_write(dst, bytes);
+	for (i = 0; i < bytes; i += PAGE_SIZE)
+		copy_page(dst + i, (void *)src + i);
+}
+static inline void env_pages_zero(void *p, size_t bytes)
+{
+	size_t i;
+
+	kasan_check_write(p, bytes);
+	for (i = 0; i < bytes; i += PAGE_SIZE)
+		clear_page(p + i);
 }
 size_t env_alloc_bytes(void);
 void env_fail_alloc(uint64_t nth);
