@@ -40,14 +40,20 @@ static bool is_used(struct kdev *d, unsigned long no)
 /* the kernel has dropped the last reference; any context */
 static void page_is_free(compat_freed_t *freed)
 {
+	unsigned long no, n = compat_freed_pages(freed), flags;
 	struct page *page = compat_freed_page(freed);
 	struct kdev *d = kpage_device(page);
-	unsigned long no = kpage_no(d, page), flags;
 
+	no = kpage_no(d, page);
 	spin_lock_irqsave(&d->lock, flags);
 	WARN_ON_ONCE(!is_used(d, no));
-	bitmap_set(d->freed, no, compat_freed_pages(freed));
-	queue_work(work_queue, &d->work);
+	bitmap_set(d->freed, no, n);
+	d->nfreed += n;
+	d->freed_from = min(d->freed_from, no);
+	/* Who commits tells of it when it is done, and says that it is before it takes the lock
+	 * for that. A device that has ended is not on its list; nor is its engine there. */
+	if (d->ended || !atomic_read(&d->k->commits))
+		queue_work(work_queue, &d->work);
 	spin_unlock_irqrestore(&d->lock, flags);
 }
 
@@ -169,22 +175,25 @@ void kdevice_split(struct kdev *d, struct mm_struct *mm, u64 va)
 static unsigned long next_freed(struct kdev *d, unsigned long *ret_no, u64 *ret_at)
 {
 	const u64 same = KPAGE_ADDR | KPAGE_NEW;
-	unsigned long no, n = 0;
+	unsigned long no, end, n = 0;
 
 	spin_lock_irq(&d->lock);
-	no = find_first_bit(d->freed, d->npages);
+	if (!d->nfreed)
+		goto unlock;
+	no = find_next_bit(d->freed, d->npages, d->freed_from);
+	end = find_next_zero_bit(d->freed, d->npages, no);
 	*ret_no = no;
-	if (no < d->npages)
-		*ret_at = d->at[no] & same;
-	for (; no < d->npages && test_bit(no, d->freed) &&
-	       (d->at[no] & same) == *ret_at + n * PAGE_SIZE;
-	     no++, n++) {
-		__clear_bit(no, d->freed);
-		__clear_bit(no, d->used);
-		d->nlost -= d->at[no] & KPAGE_LOST ? 1 : 0;
-		d->at[no] = 0;
-		d->nused--;
+	*ret_at = d->at[no] & same;
+	for (; no + n < end && (d->at[no + n] & same) == *ret_at + n * PAGE_SIZE; n++) {
+		d->nlost -= d->at[no + n] & KPAGE_LOST ? 1 : 0;
+		d->at[no + n] = 0;
 	}
+	bitmap_clear(d->freed, no, n);
+	bitmap_clear(d->used, no, n);
+	d->nused -= n;
+	d->nfreed -= n;
+	d->freed_from = d->nfreed ? no + n : d->npages;
+unlock:
 	spin_unlock_irq(&d->lock);
 	return n;
 }
@@ -383,7 +392,7 @@ int kdevice_attach(void *e, unsigned int dev, struct balun_desc *desc)
 	d->k = k;
 	INIT_LIST_HEAD(&d->link);
 	d->id = dev;
-	d->npages = npages;
+	d->npages = d->freed_from = npages;
 	spin_lock_init(&d->lock);
 	mutex_init(&d->told_lock);
 	init_waitqueue_head(&d->idle);

@@ -71,7 +71,8 @@ enum kind {
  * @host: the coherent memory, which is not given back before all its pages are free; or NULL
  * @used: a bit for each page that core has given a place to and that has not come free since
  * @freed: a bit for each page that the kernel has let go of, and core has not been told of yet:
- *         the kernel does so in any context, and core takes locks
+ *         the kernel does so in any context, and core takes locks. @nfreed of them, none before
+ *         @freed_from
  * @at: where each used page was put (KPAGE_*): a hint, for mremap() tells nobody
  * @dma: the struct device whose DMA copies, or NULL
  * @bar, @bar_device: where other devices' DMA finds the memory, and of which struct device; NULL:
@@ -97,7 +98,7 @@ struct kdev {
 	spinlock_t lock;
 	unsigned long *used, *freed;
 	u64 *at;
-	unsigned long nused, nlost;
+	unsigned long nused, nlost, nfreed, freed_from;
 	unsigned int faults;	/* of CPUs in progress, on pages that were not lost */
 	wait_queue_head_t idle; /* faults became 0 */
 	struct mutex told_lock; /* one at a time tells core */
@@ -147,6 +148,7 @@ struct kengine {
 	struct rw_semaphore devices; /* dev[], where core does not keep the device */
 	spinlock_t transit_lock;     /* of the list; leaf */
 	struct list_head transits_now;
+	atomic_t commits; /* in progress: each tells core in the end of what has come free */
 	struct kdev *dev[MAX_DEVICES];
 	atomic_long_t unmaps;	/* of what is watched: mremap() says no more than that */
 	long searched;		/* unmaps when lost pages were searched for last */

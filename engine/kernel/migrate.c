@@ -453,13 +453,16 @@ void kcommit(void *e, struct engine_batch *b)
 	struct kengine *k = e;
 	unsigned int i;
 
+	atomic_inc(&k->commits);
 	for (i = 0; i < t->nsubs; i++)
 		commit_sub(k, t, b, &t->sub[i]);
 	transit_end(k, t);
 	mm_leave(k, t);
 	mempool_free(t, k->transits);
 	b->engine = NULL;
-	/* what came home has left its place: core may be waiting for it */
+	/* what came home has left its place: core may be waiting for it. And nobody else tells of
+	 * what came free since the beginning, whoever dropped it: page_is_free() */
+	atomic_dec(&k->commits);
 	kdevices_tell(k);
 }
 
