@@ -192,6 +192,10 @@ bool kvma_movable(struct vm_area_struct *vma);
 struct kdev *kpage_ours(const struct kengine *k, struct page *page);
 /* of a snapshot; inside of kdevices_srcu */
 struct kplace kpfn_place(const struct kengine *k, unsigned long pfn);
+/* how many of @n entries of a snapshot are as the first, whose place is @p: of a device the next
+ * pages, or all nothing, or all system memory. @anon: the mapping is anonymous; kdevices_srcu */
+unsigned int kpfns_alike(const struct kplace *p, bool anon, const unsigned long *pfns,
+			 unsigned int n);
 
 /* device.c */
 extern struct srcu_struct kdevices_srcu; /* no device is freed, nor its pages, in its read side */

@@ -205,13 +205,47 @@ struct kplace kpfn_place(const struct kengine *k, unsigned long pfn)
 	return p;
 }
 
-/* one page of a mapping as a run */
-static void run_of(struct kengine *k, struct vm_area_struct *vma, u64 va, unsigned long pfn,
-		   struct engine_run *r)
+/* neither a device's nor the zero page: by the frame, nothing more to be said of it */
+static bool is_plain(unsigned long pfn)
 {
+	struct page *page = hmm_pfn_to_page(pfn);
+
+	return !is_zone_device_page(page) && !is_zero_pfn(page_to_pfn(page));
+}
+
+/* Pages of one mapping, and of one block: what is mapped by a huge page is one folio */
+unsigned int kpfns_alike(const struct kplace *p, bool anon, const unsigned long *pfns,
+			 unsigned int n)
+{
+	unsigned int i = 1;
+
+	if (!(pfns[0] & HMM_PFN_VALID)) {
+		while (i < n && !(pfns[i] & HMM_PFN_VALID))
+			i++;
+	} else if (p->d) {
+		n = min_t(unsigned long, n, p->d->npages - p->no);
+		while (i < n && pfns[i] == pfns[0] + i &&
+		       !!(READ_ONCE(p->d->at[p->no + i]) & KPAGE_LOST) == p->lost)
+			i++;
+	} else if (is_plain(pfns[0]) && hmm_pfn_to_map_order(pfns[0]) >= PMD_SHIFT - PAGE_SHIFT) {
+		while (i < n && pfns[i] == pfns[0] + i)
+			i++;
+	} else if (is_plain(pfns[0]) && anon) {
+		while (i < n && !((pfns[i] ^ pfns[0]) & HMM_PFN_FLAGS) && is_plain(pfns[i]))
+			i++;
+	}
+	return i;
+}
+
+/* @n pages of a mapping or less, the first ones that are alike, as a run */
+static void run_of(struct kengine *k, struct vm_area_struct *vma, u64 va, const unsigned long *pfns,
+		   unsigned int n, struct engine_run *r)
+{
+	unsigned long pfn = pfns[0];
 	struct kplace p = kpfn_place(k, pfn);
 
-	*r = (struct engine_run){ .va = va, .len = PAGE_SIZE, .addr = va, .mapped = 1 };
+	n = kpfns_alike(&p, vma_is_anonymous(vma), pfns, n);
+	*r = (struct engine_run){ .va = va, .len = (u64)n << PAGE_SHIFT, .addr = va, .mapped = 1 };
 	r->perm = (vma->vm_flags & VM_READ ? BALUN_PERM_READ : 0) |
 		  (vma->vm_flags & VM_WRITE ? BALUN_PERM_WRITE : 0);
 	/* what the program cannot reach stays where it is */
@@ -271,15 +305,20 @@ static int describe_locked(struct kengine *k, u64 va, u64 end, const unsigned lo
 	if (detail == DESCRIBE_ALL)
 		ktransit_pages(k, block, transit);
 	for (; va < end; va += r.len, pfns += r.len >> PAGE_SHIFT) {
+		unsigned int i = (va - block) >> PAGE_SHIFT;
+		bool busy = env_bit(transit, i);
+		u64 to = min_t(u64, end, block + env_bits_next(transit, i, !busy) * PAGE_SIZE);
+
 		if (!vma || va >= vma->vm_end)
 			vma = find_vma(k->mm, va);
 		if (vma && va >= vma->vm_start)
-			run_of(k, vma, va, *pfns, &r);
+			run_of(k, vma, va, pfns, (min_t(u64, to, vma->vm_end) - va) >> PAGE_SHIFT,
+			       &r);
 		else
 			r = (struct engine_run){
-				.va = va, .len = (vma ? min_t(u64, end, vma->vm_start) : end) - va
+				.va = va, .len = (vma ? min_t(u64, to, vma->vm_start) : to) - va
 			};
-		if (env_bit(transit, (va - block) >> PAGE_SHIFT))
+		if (busy)
 			r.where = ENGINE_BUSY;
 		if (!run_add(run, &n, max, &r))
 			break;
