@@ -64,30 +64,51 @@ static const struct dev_pagemap_ops pagemap_ops = {
 
 /* ---- taking and freeing ---- */
 
-struct page *kpage_take(struct kdev *d, unsigned long no, unsigned int order, u64 va, bool hold)
+/* core has given the places out; @at: the first page's kdev.at */
+static void places_take(struct kdev *d, unsigned long no, unsigned int n, u64 at)
 {
-	enum kind kind = kdevice_kind(d, hold);
-	u64 at = va | KPAGE_NEW | (kind == COHERENT ? KPAGE_COHERENT : 0);
-	struct page *page = pfn_to_page(d->first[kind] + no);
-	unsigned long i, n = 1UL << order, flags;
+	unsigned long flags;
+	unsigned int i;
 
 	spin_lock_irqsave(&d->lock, flags);
-	WARN_ON_ONCE(is_used(d, no));
+	WARN_ON_ONCE(find_next_bit(d->used, no + n, no) < no + n);
 	bitmap_set(d->used, no, n);
 	d->nused += n;
 	for (i = 0; i < n; i++)
 		d->at[no + i] = at + i * PAGE_SIZE;
 	spin_unlock_irqrestore(&d->lock, flags);
-	compat_zone_device_page_init(page, &d->pagemap[kind], order);
+}
+
+void kpages_take(struct kdev *d, unsigned long no, unsigned int n, u64 va, bool hold,
+		 unsigned long *dst)
+{
+	enum kind kind = kdevice_kind(d, hold);
+	unsigned long first = d->first[kind] + no;
+	unsigned int i;
+
+	places_take(d, no, n, va | KPAGE_NEW | (kind == COHERENT ? KPAGE_COHERENT : 0));
+	for (i = 0; i < n; i++) {
+		compat_zone_device_page_init(pfn_to_page(first + i), &d->pagemap[kind], 0);
+		dst[i] = migrate_pfn(first + i);
+	}
+}
+
+struct page *kpage_take_huge(struct kdev *d, unsigned long no, u64 va)
+{
+	struct page *page = pfn_to_page(d->first[PRIVATE] + no);
+
+	places_take(d, no, BLOCK_PAGES, va | KPAGE_NEW);
+	compat_zone_device_page_init(page, &d->pagemap[PRIVATE], PMD_SHIFT - PAGE_SHIFT);
 	return page;
 }
 
-void kpage_settle(struct kdev *d, struct page *page)
+void kpages_settle(struct kdev *d, unsigned long no, unsigned int n)
 {
-	unsigned long no = kpage_no(d, page), flags;
+	unsigned long flags;
 
 	spin_lock_irqsave(&d->lock, flags);
-	WRITE_ONCE(d->at[no], d->at[no] & ~KPAGE_NEW);
+	for (; n; n--, no++)
+		WRITE_ONCE(d->at[no], d->at[no] & ~KPAGE_NEW);
 	spin_unlock_irqrestore(&d->lock, flags);
 }
 

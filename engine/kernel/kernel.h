@@ -204,11 +204,14 @@ void kdevices_exit(void);
 int kdevice_attach(void *e, unsigned int dev, struct balun_desc *desc);
 void kdevice_detach(void *e, unsigned int dev);
 void kdevices_forget(struct kengine *k); /* the engine ends before the pages of lost devices do */
-/* locked, one reference; @hold: the private one also of a coherent device; @order: the first of the
- * pages of a huge one, or 0 */
-struct page *kpage_take(struct kdev *d, unsigned long no, unsigned int order, u64 va, bool hold);
-void kpage_settle(struct kdev *d, struct page *page); /* something has moved to it */
-void kdevice_tell(struct kdev *d);		      /* core of what has come free */
+/* @n pages for [@va, ...), from @no on, for migrate_vma.dst: locked, one reference; @hold: the
+ * private ones also of a coherent device */
+void kpages_take(struct kdev *d, unsigned long no, unsigned int n, u64 va, bool hold,
+		 unsigned long *dst);
+struct page *kpage_take_huge(struct kdev *d, unsigned long no, u64 va); /* its first page */
+void kpages_settle(struct kdev *d, unsigned long no,
+		   unsigned int n); /* something has moved there */
+void kdevice_tell(struct kdev *d);  /* core of what has come free */
 void kdevices_tell(struct kengine *k);
 /* a CPU's fault on a page that is not lost; false: it is. Until leave the device does not end */
 bool kdevice_enter(struct kdev *d, struct page *page);

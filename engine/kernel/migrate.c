@@ -13,49 +13,65 @@
 
 /* ---- what to ask for ---- */
 
-/* of a page as it was seen: PAGE_IDLE: to be collected */
-static enum engine_status page_status(const struct kengine *k, const struct engine_batch *b,
-				      struct vm_area_struct *vma, unsigned long pfn)
+/* of a page of a mapping, as it was seen: PAGE_IDLE: to be collected */
+static enum engine_status page_status(const struct engine_batch *b, struct vm_area_struct *vma,
+				      const struct kplace *p, unsigned long pfn)
 {
-	struct kplace p = kpfn_place(k, pfn);
-
-	if (!vma || !kvma_movable(vma) || p.lost)
+	if (!kvma_movable(vma) || p->lost)
 		return PAGE_UNMOVABLE;
 	if (!b->dst)
-		return p.d && (!b->src || b->src == p.d->id) ? PAGE_IDLE : PAGE_ALREADY;
-	if (p.d && p.d->id == b->dst)
+		return p->d && (!b->src || b->src == p->d->id) ? PAGE_IDLE : PAGE_ALREADY;
+	if (p->d && p->d->id == b->dst)
 		return PAGE_ALREADY;
-	if (p.d || pfn & HMM_PFN_VALID)
+	if (p->d || pfn & HMM_PFN_VALID)
 		return PAGE_IDLE;
 	if (!vma_is_anonymous(vma))
 		return PAGE_UNMOVABLE; /* a hole that a file fills */
 	return b->holes ? PAGE_IDLE : PAGE_EMPTY;
 }
 
+/* pages [i, i + n) are to be collected, as others of the mapping before if @joins */
+static void sub_add(struct ktransit *t, unsigned int i, unsigned int n, bool joins)
+{
+	struct ksub *s = t->nsubs ? &t->sub[t->nsubs - 1] : NULL;
+
+	if (s && joins && s->first + s->n == i)
+		s->n += n;
+	else
+		t->sub[t->nsubs++] = (struct ksub){ .first = i, .n = n };
+}
+
 /* runs of wanted pages that are to be collected, cut where a mapping ends */
 static void find_subs(struct kengine *k, struct ktransit *t, struct engine_batch *b,
 		      const unsigned long *pfns)
 {
-	struct vm_area_struct *vma = NULL;
-	unsigned int i;
+	struct vm_area_struct *vma = NULL, *before = NULL;
+	enum engine_status status;
+	unsigned int i, n;
 
 	for (i = env_bits_next(b->want, 0, true); i < BLOCK_PAGES;
-	     i = env_bits_next(b->want, i + 1, true)) {
-		struct ksub *s = t->nsubs ? &t->sub[t->nsubs - 1] : NULL;
-		struct vm_area_struct *before = vma;
+	     i = env_bits_next(b->want, i + n, true)) {
 		u64 va = b->va + i * PAGE_SIZE;
+		struct kplace p;
 
 		if (!vma || va >= vma->vm_end)
 			vma = find_vma(k->mm, va);
-		b->status[i] = page_status(k, b, vma && va >= vma->vm_start ? vma : NULL, pfns[i]);
-		if (b->status[i] == PAGE_IDLE && t->fault && vma != t->fault->vmf->vma)
-			b->status[i] = PAGE_BUSY; /* not with this fault's mmap_lock */
-		if (b->status[i] != PAGE_IDLE)
-			continue;
-		if (s && before == vma && s->first + s->n == i)
-			s->n++;
-		else
-			t->sub[t->nsubs++] = (struct ksub){ .first = i, .n = 1 };
+		n = env_bits_next(b->want, i, false) - i;
+		if (vma && va >= vma->vm_start) {
+			p = kpfn_place(k, pfns[i]);
+			n = min_t(u64, n, (vma->vm_end - va) >> PAGE_SHIFT);
+			n = kpfns_alike(&p, vma_is_anonymous(vma), pfns + i, n);
+			status = page_status(b, vma, &p, pfns[i]);
+		} else {
+			n = vma ? min_t(u64, n, (vma->vm_start - va) >> PAGE_SHIFT) : n;
+			status = PAGE_UNMOVABLE;
+		}
+		if (status == PAGE_IDLE && t->fault && vma != t->fault->vmf->vma)
+			status = PAGE_BUSY; /* not with this fault's mmap_lock */
+		memset(b->status + i, status, n);
+		if (status == PAGE_IDLE)
+			sub_add(t, i, n, before == vma);
+		before = vma;
 	}
 }
 
@@ -102,50 +118,28 @@ static u64 page_bus(struct page *page)
 	return (uintptr_t)page_address(page);
 }
 
-/* what was collected for page i; 0: nothing */
-static unsigned long collected(const struct ktransit *t, unsigned int i)
+/* how many pages from i on, below @end, have places that follow each other */
+static unsigned int run_of_places(const struct engine_batch *b, unsigned int i, unsigned int end)
 {
-	unsigned long pfn = t->src[t->whole ? 0 : i];
+	unsigned int n = 1;
 
-	if (!(pfn & MIGRATE_PFN_MIGRATE))
-		return 0;
-	return pfn & MIGRATE_PFN_VALID && t->whole ? pfn + ((unsigned long)i << MIGRATE_PFN_SHIFT)
-						   : pfn;
-}
-
-/* where page i goes; NULL: nowhere */
-static struct page *new_page_of(const struct ktransit *t, unsigned int i)
-{
-	struct page *page = migrate_pfn_to_page(t->dst[i]);
-
-	if (t->whole && t->dst[0] & COMPAT_PFN_COMPOUND)
-		page = migrate_pfn_to_page(t->dst[0]) + i;
-	return page;
+	while (i + n < end && b->place[i + n] == b->place[i] + n)
+		n++;
+	return n;
 }
 
 static bool is_huge_place(const struct kdev *d, const struct engine_batch *b)
 {
-	unsigned int i;
-
-	if (b->place[0] % BLOCK_PAGES || kdevice_kind(d, b->hold) != PRIVATE)
-		return false;
-	for (i = 1; i < BLOCK_PAGES && b->place[i] == b->place[0] + i; i++)
-		;
-	return i == BLOCK_PAGES;
+	return b->place[0] % BLOCK_PAGES == 0 && kdevice_kind(d, b->hold) == PRIVATE &&
+	       run_of_places(b, 0, BLOCK_PAGES) == BLOCK_PAGES;
 }
 
-/* one page, or a huge one for all of the block; locked, or NULL */
-static struct page *new_page(struct kengine *k, const struct engine_batch *b, unsigned int i,
-			     unsigned int order)
+/* of system memory; locked, or NULL */
+static struct page *new_page(unsigned int order)
 {
-	struct folio *folio;
+	struct folio *folio =
+		folio_alloc(order ? GFP_TRANSHUGE_LIGHT : GFP_HIGHUSER_MOVABLE, order);
 
-	if (b->dst && order && !is_huge_place(k->dev[b->dst], b))
-		return NULL;
-	if (b->dst)
-		return kpage_take(k->dev[b->dst], b->place[i], order, b->va + i * PAGE_SIZE,
-				  b->hold);
-	folio = folio_alloc(order ? GFP_TRANSHUGE_LIGHT : GFP_HIGHUSER_MOVABLE, order);
 	if (!folio)
 		return NULL;
 	folio_lock(folio);
@@ -158,12 +152,13 @@ static struct page *new_page(struct kengine *k, const struct engine_batch *b, un
 static bool source(struct kengine *k, const struct ktransit *t, struct engine_batch *b,
 		   unsigned int i, struct engine_piece *p)
 {
-	struct page *page = migrate_pfn_to_page(collected(t, i));
-	struct kdev *from = page ? kpage_ours(k, page) : NULL;
+	struct page *page = migrate_pfn_to_page(t->src[i]);
+	struct kdev *from;
 
 	*p = (struct engine_piece){ .first = i, .npages = 1, .src_kind = BALUN_KIND_ZERO };
-	if (!collected(t, i))
+	if (!(t->src[i] & MIGRATE_PFN_MIGRATE))
 		return false;
+	from = page ? kpage_ours(k, page) : NULL;
 	if (!from) {
 		/* Dropped since it was looked at, by who has mmap_lock for reading too (madvise):
 		 * holes are collected whatever was asked for. Nobody would fill a page for it. */
@@ -182,46 +177,79 @@ static bool source(struct kengine *k, const struct ktransit *t, struct engine_ba
 	return !READ_ONCE(from->ended) && from->id != b->dst && (!b->src || from->id == b->src);
 }
 
+/* what @p has goes: to @to, or for a device to its place */
+static void take(struct engine_batch *b, struct engine_piece *p, struct page *to)
+{
+	unsigned int i;
+
+	p->dst_kind = b->dst ? BALUN_KIND_LOCAL : BALUN_KIND_SYSTEM;
+	p->dst_dev = b->dst;
+	p->dst = b->dst ? (u64)b->place[p->first] << PAGE_SHIFT : page_bus(to);
+	memset(b->status + p->first, PAGE_TAKEN, p->npages);
+	/* until commit, for its end is told by kdevice_tell() */
+	for (i = 0; p->src_kind == BALUN_KIND_LOCAL && i < p->npages; i++)
+		b->origin[p->first + i] = p->src_dev << 28 | ((u32)(p->src >> PAGE_SHIFT) + i);
+	piece_add(b, p);
+}
+
 static void take_page(struct kengine *k, struct ktransit *t, struct engine_batch *b, unsigned int i)
 {
+	struct page *to = NULL;
 	struct engine_piece p;
-	struct page *to;
 
-	b->origin[i] = 0; /* its end is told by kdevice_tell() */
 	if (!source(k, t, b, i, &p)) {
 		b->status[i] = PAGE_BUSY;
 		return;
 	}
-	to = new_page_of(t, i);
-	if (!to) {
-		to = new_page(k, b, i, 0);
-		t->dst[i] = to ? migrate_pfn(page_to_pfn(to)) : 0;
+	if (!b->dst) {
+		to = new_page(0);
+		if (!to) {
+			b->status[i] = PAGE_NOMEM;
+			return;
+		}
+		t->dst[i] = migrate_pfn(page_to_pfn(to));
 	}
-	if (!to) {
-		b->status[i] = PAGE_NOMEM;
-		return;
+	take(b, &p, to);
+}
+
+/* the pages of a device for those of [i, end) that were taken */
+static void take_places(struct kengine *k, struct ktransit *t, const struct engine_batch *b,
+			unsigned int i, unsigned int end)
+{
+	unsigned int n;
+
+	for (; i < end; i += n) {
+		n = engine_status_end(b, i, end) - i;
+		if (b->status[i] != PAGE_TAKEN)
+			continue;
+		n = run_of_places(b, i, i + n);
+		kpages_take(k->dev[b->dst], b->place[i], n, b->va + i * PAGE_SIZE, b->hold,
+			    t->dst + i);
 	}
-	if (p.src_kind == BALUN_KIND_LOCAL)
-		b->origin[i] = p.src_dev << 28 | (u32)(p.src >> PAGE_SHIFT);
-	p.dst_kind = b->dst ? BALUN_KIND_LOCAL : BALUN_KIND_SYSTEM;
-	p.dst_dev = b->dst;
-	p.dst = b->dst ? (u64)b->place[i] << PAGE_SHIFT : page_bus(to);
-	b->status[i] = PAGE_TAKEN;
-	piece_add(b, &p);
 }
 
 /* The block is here as one. false: there is no huge page for it to go to */
 static bool take_whole(struct kengine *k, struct ktransit *t, struct engine_batch *b)
 {
+	struct page *to = NULL;
 	struct engine_piece p;
-	struct page *to;
 
-	if (!source(k, t, b, 0, &p))
-		return true; /* it is not to be taken, and stays one */
-	to = new_page(k, b, 0, PMD_SHIFT - PAGE_SHIFT);
-	if (to)
-		t->dst[0] = migrate_pfn(page_to_pfn(to)) | COMPAT_PFN_COMPOUND;
-	return to;
+	if (!source(k, t, b, 0, &p)) { /* it is not to be taken, and stays one */
+		memset(b->status, PAGE_BUSY, BLOCK_PAGES);
+		return true;
+	}
+	if (b->dst && !is_huge_place(k->dev[b->dst], b))
+		return false;
+	if (b->dst)
+		to = kpage_take_huge(k->dev[b->dst], b->place[0], b->va);
+	else
+		to = new_page(PMD_SHIFT - PAGE_SHIFT);
+	if (!to)
+		return false;
+	t->dst[0] = migrate_pfn(page_to_pfn(to)) | COMPAT_PFN_COMPOUND;
+	p.npages = BLOCK_PAGES;
+	take(b, &p, to);
+	return true;
 }
 
 /*
@@ -260,8 +288,11 @@ static void collect_sub(struct kengine *k, struct ktransit *t, struct engine_bat
 	bool ok = collect_vma(k, t, b, s, &m);
 	unsigned int i;
 
+	memset(b->origin + s->first, 0, s->n * sizeof(*b->origin));
 	t->whole = ok && s->n == BLOCK_PAGES && t->src[0] & COMPAT_PFN_COMPOUND;
-	if (t->whole && !take_whole(k, t, b)) {
+	if (t->whole) {
+		if (take_whole(k, t, b))
+			return;
 		halve(t, &m);
 		ok = collect_vma(k, t, b, s, &m);
 	}
@@ -271,6 +302,8 @@ static void collect_sub(struct kengine *k, struct ktransit *t, struct engine_bat
 	}
 	for (i = s->first; i < s->first + s->n; i++)
 		take_page(k, t, b, i);
+	if (b->dst)
+		take_places(k, t, b, s->first, s->first + s->n);
 }
 
 /* ---- the two ops ---- */
@@ -308,13 +341,15 @@ static void see_fault(const struct ktransit *t, const struct engine_batch *b, un
 
 static void transit_begin(struct kengine *k, struct ktransit *t, const struct engine_batch *b)
 {
-	unsigned int i;
+	unsigned int i, end;
 
 	t->va = b->va;
 	memset(t->pages, 0, sizeof(t->pages));
-	for (i = 0; i < BLOCK_PAGES; i++)
+	for (i = 0; i < BLOCK_PAGES; i = end) {
+		end = engine_status_end(b, i, BLOCK_PAGES);
 		if (b->status[i] == PAGE_TAKEN)
-			env_bit_set(t->pages, i);
+			env_bits_set_range(t->pages, i, end - i);
+	}
 	spin_lock(&k->transit_lock);
 	list_add(&t->link, &k->transits_now);
 	spin_unlock(&k->transit_lock);
@@ -377,6 +412,12 @@ int kcollect(void *e, struct engine_batch *b)
 	return 0;
 }
 
+/* does all of the block go to one huge page? */
+static bool is_huge(const struct ktransit *t)
+{
+	return t->whole && t->dst[0] & COMPAT_PFN_COMPOUND;
+}
+
 /* a page whose copy failed stays where it was: its new page is given up */
 static void give_up(struct ktransit *t, struct engine_batch *b, unsigned int i)
 {
@@ -401,13 +442,16 @@ static void stay(struct engine_batch *b, unsigned int i)
  * for a single page of it has it split. */
 static void give_up_failed(struct ktransit *t, struct engine_batch *b, const struct ksub *s)
 {
-	bool huge = t->whole && t->dst[0] & COMPAT_PFN_COMPOUND;
-	unsigned int i, failed = 0;
+	bool huge = is_huge(t);
+	unsigned int i, n, end = s->first + s->n, failed = 0;
 
-	for (i = s->first; i < s->first + s->n; i++) {
-		if (b->status[i] == PAGE_TAKEN)
+	for (i = s->first; i < end; i += n) {
+		if (b->status[i] == PAGE_TAKEN) {
+			n = engine_status_end(b, i, end) - i;
 			continue;
-		if (b->dst && new_page_of(t, i))
+		}
+		n = 1;
+		if (b->dst && t->dst[huge ? 0 : i])
 			b->place[i] = ~0u;
 		if (!huge)
 			give_up(t, b, i);
@@ -421,28 +465,43 @@ static void give_up_failed(struct ktransit *t, struct engine_batch *b, const str
 			stay(b, i);
 }
 
+/* of [i, end), which were taken: those whose pages have moved */
+static void settle_pages(const struct ktransit *t, struct engine_batch *b, unsigned int i,
+			 unsigned int end)
+{
+	if (is_huge(t) && t->src[0] & MIGRATE_PFN_MIGRATE) {
+		memset(b->status, PAGE_MOVED, BLOCK_PAGES);
+		return;
+	}
+	for (; i < end; i++) {
+		if (!is_huge(t) && t->src[i] & MIGRATE_PFN_MIGRATE)
+			b->status[i] = PAGE_MOVED;
+		else
+			stay(b, i);
+	}
+}
+
 static void commit_sub(struct kengine *k, struct ktransit *t, struct engine_batch *b,
 		       const struct ksub *s)
 {
-	bool huge;
+	unsigned int i, n, end = s->first + s->n;
 	struct migrate_vma m;
-	unsigned int i;
 
 	give_up_failed(t, b, s);
-	huge = t->whole && t->dst[0] & COMPAT_PFN_COMPOUND;
 	sub_args(k, t, b, s, &m);
 	migrate_vma_pages(&m);
-	for (i = s->first; i < s->first + s->n; i++) {
-		b->origin[i] = 0;
-		if (b->status[i] != PAGE_TAKEN)
+	memset(b->origin + s->first, 0, s->n * sizeof(*b->origin));
+	for (i = s->first; i < end; i += n) {
+		n = engine_status_end(b, i, end) - i;
+		if (b->status[i] == PAGE_TAKEN)
+			settle_pages(t, b, i, i + n);
+	}
+	for (i = s->first; b->dst && i < end; i += n) {
+		n = engine_status_end(b, i, end) - i;
+		if (b->status[i] != PAGE_MOVED)
 			continue;
-		if (!(t->src[huge ? 0 : i] & MIGRATE_PFN_MIGRATE)) {
-			stay(b, i);
-			continue;
-		}
-		b->status[i] = PAGE_MOVED;
-		if (b->dst)
-			kpage_settle(k->dev[b->dst], new_page_of(t, i));
+		n = run_of_places(b, i, i + n);
+		kpages_settle(k->dev[b->dst], b->place[i], n);
 	}
 	migrate_vma_finalize(&m);
 }
