@@ -8,6 +8,7 @@
  *
  *   mirror.c   subscriptions to changes of the address space, and looking at it
  *   device.c   the pages of a device: made, freed, ended
+ *   lost.c     those that it does not give back; and where its pages are
  *   coherent.c memory that CPUs and devices address: ranges of the machine that no program has
  *   migrate.c  collect and commit over migrate_vma_*()
  *   fault.c    a CPU touches a page of a device
@@ -199,6 +200,8 @@ unsigned int kpfns_alike(const struct kplace *p, bool anon, const unsigned long 
 
 /* device.c */
 extern struct srcu_struct kdevices_srcu; /* no device is freed, nor its pages, in its read side */
+/* of all engines' lists of ended devices: these may outlive the engine */
+extern struct mutex kdevices_ended_lock;
 int kdevices_init(void);
 void kdevices_exit(void);
 int kdevice_attach(void *e, unsigned int dev, struct balun_desc *desc);
@@ -217,12 +220,6 @@ void kdevices_tell(struct kengine *k);
 bool kdevice_enter(struct kdev *d, struct page *page);
 void kdevice_leave(struct kdev *d);
 void kdevice_split(struct kdev *d, struct mm_struct *mm, u64 va); /* a huge page, soon */
-unsigned long kdevice_lose(struct kdev *d); /* what it has not given back; how many pages */
-bool kpage_lost(struct kdev *d, struct page *page);
-void kpage_lose(struct kdev *d, struct page *page);
-uint64_t kpoison(void *e, unsigned int dev, uint64_t va, uint64_t len);
-bool knext_lost(void *e, uint64_t va, struct engine_run *ret);
-bool knext_away(void *e, unsigned int dev, uint64_t va, struct engine_run *ret);
 static inline enum kind kpage_kind(struct page *page)
 {
 	return is_device_coherent_page(page) ? COHERENT : PRIVATE;
@@ -249,6 +246,14 @@ static inline bool kdevice_has_pages(const struct kdev *d, bool hold)
 {
 	return d->pagemap[kdevice_kind(d, hold)].nr_range;
 }
+
+/* lost.c */
+unsigned long kdevice_lose(struct kdev *d); /* what it has not given back; how many pages */
+bool kpage_lost(struct kdev *d, struct page *page);
+void kpage_lose(struct kdev *d, struct page *page);
+uint64_t kpoison(void *e, unsigned int dev, uint64_t va, uint64_t len);
+bool knext_lost(void *e, uint64_t va, struct engine_run *ret);
+bool knext_away(void *e, unsigned int dev, uint64_t va, struct engine_run *ret);
 
 /* coherent.c */
 /* the physical address of what env_coherent_alloc() gave; it stays reserved until it is put */
