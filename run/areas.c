@@ -66,7 +66,7 @@ static bool is_movable(const struct area *a)
 
 static unsigned int add(unsigned int n, const char *line)
 {
-	struct area a;
+	struct area a = { 0 };
 
 	named |= strstr(line, "[anon:balun") != NULL;
 	if (n == AREAS || !parse(line, &a) || !is_movable(&a))
@@ -78,7 +78,7 @@ static unsigned int add(unsigned int n, const char *line)
 	return n;
 }
 
-const struct area *areas_read(unsigned int *ret_n)
+struct area *areas_read(unsigned int *ret_n)
 {
 	int fd = open("/proc/thread-self/maps", O_RDONLY | O_CLOEXEC);
 	unsigned int n = 0;
@@ -188,6 +188,16 @@ uint64_t areas_first(uint64_t start, uint64_t end)
 	uint64_t first;
 
 	return scan(start, end, RUN_PAGE, &first) ? first : end;
+}
+
+uint64_t areas_count(struct area *a, unsigned int n)
+{
+	uint64_t sum = 0;
+	unsigned int i;
+
+	for (i = 0; i < n; i++)
+		sum += a[i].present = areas_present(a[i].start, a[i].end);
+	return sum;
 }
 
 /* statm: size resident shared text lib data dt, in pages */

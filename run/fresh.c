@@ -7,7 +7,7 @@
  *
  * While the program cannot reach the limit this counts, from the first allocation on: a look may
  * come late where all processors are busy. When it can from now on, the caller waits for the
- * worker, who watches all; after that what is new is watched at once.
+ * worker, who watches what is not used, or all (press.c); after all what is new is watched at once.
  */
 #undef _FILE_OFFSET_BITS /* mmap() and mmap64() are both here */
 #include <dlfcn.h>
@@ -35,7 +35,8 @@
 
 extern char *__curbrk __attribute__((weak));
 
-static int64_t left; /* bytes that may be mapped before the worker must look */
+static int64_t left;   /* bytes that may be mapped before the worker must look */
+static int64_t before; /* when the look began that is under way */
 static bool works;   /* there is a worker, in this process: */
 static int pid;
 static __thread bool inside; /* calls of our own */
@@ -80,6 +81,7 @@ uint32_t fresh_rest(uint64_t until)
 
 bool fresh_asked(const void **ret_p, size_t *ret_len)
 {
+	before = __atomic_load_n(&left, __ATOMIC_SEQ_CST);
 	if (!__atomic_load_n(&posted, __ATOMIC_SEQ_CST))
 		return false;
 	*ret_p = new_at;
@@ -89,7 +91,9 @@ bool fresh_asked(const void **ret_p, size_t *ret_len)
 
 void fresh_looked(bool asked, int64_t may)
 {
-	__atomic_store_n(&left, may, __ATOMIC_SEQ_CST);
+	/* what was mapped while it looked it may have missed */
+	__atomic_fetch_add(&left, may - before, __ATOMIC_SEQ_CST);
+	before = may;
 	if (!asked)
 		return;
 	__atomic_store_n(&posted, 0, __ATOMIC_SEQ_CST);

@@ -19,26 +19,23 @@ static uint64_t hand;		   /* the next block to look at */
 static uint64_t seen_ns, count_ns; /* when the last count ended; how long it took */
 static struct usage seen;	   /* then; of it Balun's, and what cannot move: */
 static struct usage own;
-static const struct area *area;
+static struct area *area;
 static unsigned int nareas;
 static uint64_t counted;
 static int64_t taken; /* by touches, then */
 
 static uint64_t count(void)
 {
-	uint64_t sum = 0, mapped = 0, t0 = run_now_ns();
-	const struct area *a;
+	uint64_t sum, mapped = 0, t0 = run_now_ns();
 	unsigned int i, n = 0;
 
 	taken = 0;
 	balun_taken(run.space, &taken);
-	a = area = areas_read(&n);
-	n = nareas = a ? n : 0;
-
-	for (i = 0; i < n; i++) {
-		sum += areas_present(a[i].start, a[i].end);
-		mapped += a[i].end - a[i].start;
-	}
+	area = areas_read(&n);
+	nareas = area ? n : 0;
+	sum = areas_count(area, nareas);
+	for (i = 0; i < nareas; i++)
+		mapped += area[i].end - area[i].start;
 	areas_usage(&seen);
 	seen_ns = run_now_ns();
 	count_ns = seen_ns - t0;
@@ -128,21 +125,37 @@ static uint64_t soon(uint64_t left)
 	return ns < LOOK_NS ? LOOK_NS : ns > LOOK_FAR_NS ? LOOK_FAR_NS : ns;
 }
 
+static uint64_t grown(uint64_t now, uint64_t then)
+{
+	return now > then ? now - then : 0;
+}
+
 /* has nothing happened since the last count that would make another one worth its time? */
 static bool as_before(const struct usage *u, uint64_t slack)
 {
-	uint64_t more = u->rss > seen.rss ? u->rss - seen.rss : 0;
-	uint64_t mapped = u->mapped > seen.mapped ? u->mapped - seen.mapped : 0;
+	uint64_t more = grown(u->rss, seen.rss), mapped = grown(u->mapped, seen.mapped);
 
 	return more < slack / 4 &&
 	       (!mapped || (mapped < slack && run_now_ns() < seen_ns + COUNT_NS));
+}
+
+/* Is it enough to watch a part (press.c)? What there is was counted. ns until the next look; 0: no */
+static uint64_t look_partly(bool asked)
+{
+	uint64_t may = press_partly(area, nareas);
+
+	if (!may)
+		return 0;
+	fresh_looked(asked, may);
+	run_note(counted < seen.rss ? counted : seen.rss);
+	return soon(may / 2);
 }
 
 uint64_t keep_look(uint32_t why)
 {
 	const uint64_t limit = run.shared->resident, slack = RUN_SLACK(limit);
 	bool stuck, asked, known, starved = why & FRESH_STARVED;
-	uint64_t mapped, resident;
+	uint64_t mapped, resident, ns;
 	int64_t since = 0;
 	const void *fresh;
 	struct usage u;
@@ -161,6 +174,11 @@ uint64_t keep_look(uint32_t why)
 		fresh_looked(asked, INT64_MAX);
 		return LOOK_FAR_NS;
 	}
+	if (press_may() && !asked && !starved &&
+	    grown(u.mapped, seen.mapped) + grown(u.rss, seen.rss) < press_may() / 2) {
+		run_note(grown(u.rss, own.rss));
+		return soon(press_may() / 2);
+	}
 	if (press_is_on() && asked) {
 		balun_watch(run.space, fresh, len);
 		fresh_looked(true, 0);
@@ -174,6 +192,9 @@ uint64_t keep_look(uint32_t why)
 		resident = count();
 		since = taken;
 		u = seen;
+		ns = look_partly(asked);
+		if (ns)
+			return ns;
 	}
 	press_note(since, resident, area, known ? 0 : nareas);
 	fresh_looked(asked, 0);

@@ -270,5 +270,5 @@ __attribute__((constructor)) static void start(void)
 __attribute__((destructor)) static void stop(void)
 {
 	if (__atomic_load_n(&begun, __ATOMIC_ACQUIRE) == 2 && run.slot)
-		run_note(press_is_full() ? keep_about() : run.slot->resident);
+		run_note(press_is_full() || press_may() ? keep_about() : run.slot->resident);
 }

@@ -96,10 +96,14 @@ extern const struct balun_policy run_policy;
 /* ---- areas.c ---- */
 struct area {
 	uint64_t start, end;
+	uint64_t present; /* bytes in RAM: areas_count() */
+	bool watched;	  /* press_partly() has: touches of what is not are seen */
 };
 /* the mappings that may move, in order; the array stays the same. @ret: NULL if it cannot be read
  */
-const struct area *areas_read(unsigned int *ret_n);
+struct area *areas_read(unsigned int *ret_n);
+/* how much of all of them is in RAM, and of each */
+uint64_t areas_count(struct area *a, unsigned int n);
 /* how much of [start, end) is in RAM, bytes */
 uint64_t areas_present(uint64_t start, uint64_t end);
 /* the first page of it that is; @end: none */
@@ -122,6 +126,10 @@ static inline bool press_is_on(void)
 }
 /* so many bytes were counted in these areas, after balun_taken() said @since */
 void press_note(int64_t since, uint64_t resident, const struct area *a, unsigned int n);
+/* Is it enough to watch what of them is not in RAM? So much may be mapped until the next look then;
+ * 0: no. They are counted. */
+uint64_t press_partly(struct area *a, unsigned int n);
+uint64_t press_may(void); /* what it said last, if that is still so */
 void press_off(void);
 /* nothing that is in RAM goes out (@stuck), and so much is */
 void press_stuck(bool stuck, bool starved, uint64_t resident);
@@ -136,9 +144,11 @@ void fresh_begin(void);	    /* waits for the first look */
 #define FRESH_ASKED   2u /* a thread waits for a look */
 extern uint32_t fresh_word;
 uint32_t fresh_rest(uint64_t until);
-/* what a thread has got that waits for a look; false: none does */
+/* A look begins. What a thread has got that waits for it; false: none does */
 bool fresh_asked(const void **ret_p, size_t *ret_len);
-/* it has looked, for the thread that had asked; so much may be mapped until it must again */
+/* It has looked, for the thread that had asked. So much more than there was when it began may be
+ * mapped until it must again, at most FRESH_ANY */
+#define FRESH_ANY (INT64_MAX / 2)
 void fresh_looked(bool asked, int64_t may);
 
 /* ---- own.c ---- */
