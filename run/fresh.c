@@ -37,7 +37,7 @@ extern char *__curbrk __attribute__((weak));
 
 static int64_t left;   /* bytes that may be mapped before the worker must look */
 static int64_t before; /* when the look began that is under way */
-static bool works;   /* there is a worker, in this process: */
+static bool works;     /* there is a worker, in this process: */
 static int pid;
 static __thread bool inside; /* calls of our own */
 static char *seen_brk;

@@ -139,7 +139,8 @@ static bool as_before(const struct usage *u, uint64_t slack)
 	       (!mapped || (mapped < slack && run_now_ns() < seen_ns + COUNT_NS));
 }
 
-/* Is it enough to watch a part (press.c)? What there is was counted. ns until the next look; 0: no */
+/* Is it enough to watch a part (press.c)? What there is was counted. ns until the next look; 0: no
+ */
 static uint64_t look_partly(bool asked)
 {
 	uint64_t may = press_partly(area, nareas);

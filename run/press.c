@@ -104,8 +104,7 @@ uint64_t press_partly(struct area *a, unsigned int n)
 	/* again, now that no touch of them passes unseen */
 	balun_taken(run.space, &since);
 	for (i = 0; i < n; i++)
-		could += a[i].watched ? areas_present(a[i].start, a[i].end)
-				      : a[i].end - a[i].start;
+		could += a[i].watched ? areas_present(a[i].start, a[i].end) : a[i].end - a[i].start;
 	if (could > stay)
 		return 0;
 	if (!press_is_on() && !may)
