@@ -29,6 +29,11 @@
 #define BLOCK (2UL << 20)
 #define HALF  (BLOCK / 2)
 #define PAGES (BLOCK / PAGE)
+#define FEW   32 /* of which the kernel makes a huge page with others: at most 64 (max_ptes_swap) */
+
+#ifndef MADV_COLLAPSE
+#define MADV_COLLAPSE 25 /* Linux 6.1 */
+#endif
 
 /* of the second no huge page is to be had: what goes there goes in small ones */
 static const char *const specs[2] = { "dmirror:mem=16M", "dmirror:mem=16M,coherent=1" };
@@ -40,6 +45,7 @@ static atomic_bool over, ready;
 struct round {
 	char *map, *at; /* two blocks, the aligned one of them */
 	uint64_t is;	/* of a page: this and its number, in every word */
+	bool beside;	/* another thread moves it */
 	pthread_t mover;
 };
 
@@ -300,6 +306,44 @@ static void act_small(struct round *r)
 	check(r, r->at, 0, PAGES, "moved after MADV_NOHUGEPAGE");
 }
 
+/* moves a few pages of the block here and there */
+static void *picker(void *arg)
+{
+	struct round *r = arg;
+	uint64_t s = r->is;
+	unsigned int i;
+
+	for (i = 0; !atomic_load(&over); i++) {
+		s = s * 6364136223846793005ULL + 1442695040888963407ULL;
+		move(r->at + (s >> 33) % (PAGES / FEW) * FEW * PAGE, FEW * PAGE,
+		     i % 3 ? dev[i % 3 - 1] : NULL);
+	}
+	return NULL;
+}
+
+/* the kernel makes a huge page of it, as khugepaged does: what of it is on a device comes home */
+static void act_collapse(struct round *r)
+{
+	unsigned int i;
+	pthread_t t;
+
+	if (pthread_create(&t, NULL, picker, r))
+		fail("pthread_create");
+	for (i = 0; i < 8; i++) {
+		madvise(r->at, BLOCK, MADV_COLLAPSE); /* or not: pages are moving */
+		check(r, r->at, 0, PAGES, "after MADV_COLLAPSE");
+	}
+	atomic_store(&over, true);
+	pthread_join(t, NULL);
+	if (r->beside)
+		return;
+	move(r->at, BLOCK, NULL);
+	move(r->at + BLOCK / 4, FEW * PAGE, dev[0]);
+	if (madvise(r->at, BLOCK, MADV_COLLAPSE))
+		fail("MADV_COLLAPSE");
+	check(r, r->at, 0, PAGES, "after MADV_COLLAPSE alone");
+}
+
 /* @alone: not while another thread moves the block. 7.3 takes the entry for a huge page of a device
  * away for a moment when it is collected (docs/kernel.md, "Limits"): who zaps it just then, as
  * madvise() or a child that unmaps it or exits, zaps nothing */
@@ -307,16 +351,15 @@ static const struct {
 	void (*act)(struct round *r);
 	bool alone;
 } acts[] = {
-	{ act_protect, false }, { act_touch, false }, { act_unmap, false },
-	{ act_remap, false },	{ act_drop, true },   { act_fork, true },
-	{ act_share, true },	{ act_peek, true },   { act_small, false },
+	{ act_protect, false }, { act_touch, false },	 { act_unmap, false }, { act_remap, false },
+	{ act_drop, true },	{ act_fork, true },	 { act_share, true },  { act_peek, true },
+	{ act_small, false },	{ act_collapse, false },
 };
 #define ACTS (sizeof(acts) / sizeof(acts[0]))
 
 static void one_round(unsigned int no, unsigned int act)
 {
-	struct round r = { .is = rnd() };
-	bool beside = no / ACTS % 2 && !acts[act % ACTS].alone;
+	struct round r = { .is = rnd(), .beside = no / ACTS % 2 && !acts[act % ACTS].alone };
 
 	r.map = mmap(NULL, 2 * BLOCK, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	if (r.map == MAP_FAILED)
@@ -328,11 +371,11 @@ static void one_round(unsigned int no, unsigned int act)
 	if (no / ACTS % 4 < 3)
 		move(r.at, BLOCK, dev[0]);
 	atomic_store(&over, false);
-	if (beside && pthread_create(&r.mover, NULL, mover, &r))
+	if (r.beside && pthread_create(&r.mover, NULL, mover, &r))
 		fail("pthread_create");
 	acts[act % ACTS].act(&r);
 	atomic_store(&over, true);
-	if (beside)
+	if (r.beside)
 		pthread_join(r.mover, NULL);
 	munmap(r.map, 2 * BLOCK);
 }
