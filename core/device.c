@@ -366,8 +366,9 @@ static void device_unused(struct balun_device *dev)
 }
 
 /*
- * After device[id] is gone under every stripe's lock no invalidation looks at it, and after every
- * migration that began before is over none frees its memory.
+ * After device[id] is gone under every stripe's lock no invalidation looks at it. Migrations are
+ * waited for twice: those under way may still have pages of it in their hands, and look for it to
+ * copy and free them; and one that has begun meanwhile, and has none, may have found it.
  */
 static void device_unpublish(struct balun_space *sp, struct balun_device *dev)
 {
@@ -381,6 +382,7 @@ static void device_unpublish(struct balun_space *sp, struct balun_device *dev)
 	}
 	core_moves_synchronize(sp);
 	device_publish(sp, dev->id, NULL);
+	core_moves_synchronize(sp);
 	device_unused(dev); /* core_lose() may have found it before */
 	for (i = 0; i < CORE_STRIPES; i++) {
 		env_mutex_lock(&sp->stripe[i].lock);

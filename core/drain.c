@@ -2,7 +2,7 @@
 /* Bringing everything home: for a device that is closed, and before a fork. */
 #include "core/core.h"
 
-#define NOMEM_WAIT 1000000ULL
+#define WAIT_NS 1000000ULL
 
 /* what is on @dev of the @len bytes from a run's first on, whatever pins say; what became of that
  * page */
@@ -27,8 +27,10 @@ static enum engine_status home_run(struct balun_space *sp, unsigned int dev,
  *
  * Bounded: what fails is taken page by page, so that what can come does; a page is lost when
  * its copy has failed CORE_HOME_TRIES times alone, and at once on a device that is lost. Lack of
- * memory for a frame is waited out, as long as CORE_DRAIN_NS have not passed. The search begins at
- * 0 each time: what is poisoned is not away any more, and mremap() may move pages backwards.
+ * memory for a frame is waited out, until nothing has come for CORE_DRAIN_NS. A coherent page that
+ * somebody else refers to may stay so for ever: where the engine can leave it, the rest of the
+ * device is left to evict_strays(). The search begins at 0 each time: what is poisoned is not away
+ * any more, and mremap() may move pages backwards.
  */
 uint64_t core_bring_home(struct balun_space *sp, unsigned int dev, enum balun_cause cause)
 {
@@ -53,14 +55,20 @@ uint64_t core_bring_home(struct balun_space *sp, unsigned int dev, enum balun_ca
 			tries = 0;
 		last = r.va;
 		status = home_run(sp, dev, &r, tries ? BALUN_PAGE_SIZE : len, cause);
-		if (status == PAGE_MOVED || status == PAGE_BUSY)
-			continue;
-		if (status == PAGE_NOMEM && env_now_ns() < deadline) {
-			env_sleep_ns(NOMEM_WAIT);
+		if (status == PAGE_MOVED) {
+			deadline = env_now_ns() + CORE_DRAIN_NS;
 			continue;
 		}
+		if (status == PAGE_BUSY && !(dev && r.cpu && sp->engine->held_stays))
+			continue;
+		if (status == PAGE_BUSY || status == PAGE_NOMEM)
+			env_sleep_ns(WAIT_NS);
+		if (status == PAGE_NOMEM && env_now_ns() < deadline)
+			continue;
 		if (tries++ < CORE_HOME_TRIES)
 			continue;
+		if (status == PAGE_BUSY)
+			break;
 		lost += core_lose(sp, r.dev, r.va, BALUN_PAGE_SIZE);
 	}
 	if (dev)

@@ -182,6 +182,8 @@ struct engine_ops {
 	bool look_locked;
 	/* no page can be taken out of CPUs' reach: no device gets atomic access */
 	bool no_atomic;
+	/* a coherent page that somebody refers to for long may stay when its device ends */
+	bool held_stays;
 	/* 0, or -errno and then nothing is taken: -ENOMEM, -EFAULT nothing mapped */
 	int (*collect)(void *e, struct engine_batch *b);
 	/* cannot fail; after it nothing of the batch is in transit, and waiters are awake */

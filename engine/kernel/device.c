@@ -137,6 +137,7 @@ void kdevice_split(struct kdev *d, struct mm_struct *mm, u64 va)
 	if (!d->splitting) {
 		d->splitting = true;
 		d->split_waits = true;
+		d->split_since = jiffies;
 		mmgrab(mm);
 		d->split_mm = mm;
 		d->split_va = va;

@@ -122,6 +122,7 @@ const struct engine_ops engine_kernel = {
 	.describe = kdescribe,
 	.next_mapped = knext_mapped,
 	.no_atomic = !COMPAT_DEVICE_PRIVATE,
+	.held_stays = true,
 	.look_begin = klook_begin,
 	.look_changed = klook_changed,
 	.collect = kcollect,

@@ -151,7 +151,8 @@ static vm_fault_t hold_back(struct vm_fault *vmf)
  * It is touched again when the worker has split it. The worker gets mmap_lock after those who want
  * it for writing and came before, and they wait for whoever has it. Who touches again without
  * letting go of it (a debugger's get_user_pages()) would wait for them, and they for him: better an
- * error for him, who is never the program's own touch.
+ * error for him, after a second. Others who cannot retry let go before they come again, as a
+ * futex's fixup_user_fault() does for the program: the worker has had its turn by then.
  */
 static vm_fault_t touch_again(struct kdev *d, struct vm_fault *vmf)
 {
@@ -159,7 +160,7 @@ static vm_fault_t touch_again(struct kdev *d, struct vm_fault *vmf)
 	vm_fault_t ret = let_go(vmf);
 
 	if (!ret && READ_ONCE(d->split_waits) && READ_ONCE(d->split_mm) == mm &&
-	    mmap_lock_is_contended(mm))
+	    time_after(jiffies, READ_ONCE(d->split_since) + HZ) && mmap_lock_is_contended(mm))
 		ret = VM_FAULT_SIGBUS;
 	return ret;
 }

@@ -80,15 +80,16 @@ enum kind {
  *                    nowhere
  * @asked, @reached: devices, a bit each: whether their DMA reaches it, once that was asked
  * @lock: of @at, @used, @freed and the counts together; may be taken in any context
- * @ended: the device is closed, and pages of it are lost: they stay until they are unmapped
+ * @drained: all that could come home has; what is left, and not lost, is memory as any other
+ * @ended: the device is closed, and pages of it are left: they stay until they are unmapped
  * @split: a huge page that is to be split, at @split_va of @split_mm; one at a time (@splitting).
- *         @split_waits: it has not got mmap_lock yet
+ *         @split_waits: it has not got mmap_lock yet, since @split_since (jiffies)
  */
 struct kdev {
 	struct kengine *k;
 	struct list_head link; /* in the engine's @ended, which kdevices_srcu's readers walk */
 	unsigned int id;
-	bool ended;
+	bool drained, ended;
 	unsigned long npages, first[KINDS];
 	struct dev_pagemap pagemap[KINDS];
 	struct resource *res;
@@ -106,6 +107,7 @@ struct kdev {
 	struct work_struct work, split;
 	struct mm_struct *split_mm;
 	u64 split_va;
+	unsigned long split_since;
 	bool splitting, split_waits;
 };
 

@@ -174,7 +174,7 @@ static bool source(struct kengine *k, const struct ktransit *t, struct engine_ba
 	p->src_dev = from->id;
 	p->src = (u64)kpage_no(from, page) << PAGE_SHIFT;
 	/* not if it has changed since it was looked at */
-	return !READ_ONCE(from->ended) && from->id != b->dst && (!b->src || from->id == b->src);
+	return !READ_ONCE(from->drained) && from->id != b->dst && (!b->src || from->id == b->src);
 }
 
 /* what @p has goes: to @to, or for a device to its place */

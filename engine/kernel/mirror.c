@@ -157,7 +157,7 @@ struct kdev *kpage_ours(const struct kengine *k, struct page *page)
 	if (compat_page_pgmap(page)->owner != k)
 		return NULL;
 	d = kpage_device(page);
-	return !READ_ONCE(d->ended) || kpage_lost(d, page) ? d : NULL;
+	return !READ_ONCE(d->drained) || kpage_lost(d, page) ? d : NULL;
 }
 
 static bool has_place(struct kdev *d, unsigned long pfn, struct kplace *ret)
@@ -171,7 +171,7 @@ static bool has_place(struct kdev *d, unsigned long pfn, struct kplace *ret)
 			continue;
 		*ret = (struct kplace){ .d = d, .no = no, .kind = kind };
 		ret->lost = READ_ONCE(d->at[no]) & KPAGE_LOST;
-		if (READ_ONCE(d->ended) && !ret->lost)
+		if (READ_ONCE(d->drained) && !ret->lost)
 			ret->d = NULL;
 		return true;
 	}

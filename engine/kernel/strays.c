@@ -170,6 +170,8 @@ static void drain_end(struct kdev *d)
 
 	if (lost)
 		core_strays_lost(d->k->space, d->id, lost);
+	/* whoever has taken a page of it before that core waits for, while the device is there */
+	WRITE_ONCE(d->drained, true);
 	wait_event_idle(d->idle, !READ_ONCE(d->faults));
 }
 

@@ -1,5 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-only OR MIT
 /* Coherent device memory: pages stay mapped in the program while they are on the device. */
+#include <fcntl.h>
+#include <sys/uio.h>
+#include <unistd.h>
+
 #include "kit.h"
 
 static struct probe_entry entry(struct kit *k, uint64_t va)
@@ -210,6 +214,27 @@ static void close_evicts(struct kit *k)
 	CHECK_EQ(kit_query1(k, va).where, BALUN_WHERE_SYSTEM);
 }
 
+/* somebody else has a page for as long as they like: it stays, or comes home when they let go. The
+ * end of its device does not wait for them */
+static void close_held(struct kit *k)
+{
+	uint64_t len = 16 * PAGE, va = kit_filled(k, len, 21), page[PAGE / 8];
+	struct iovec iov = { .iov_base = (void *)(va + 3 * PAGE), .iov_len = PAGE };
+	int pipes[2];
+
+	kit_move(k, va, len, k->dev);
+	CHECK(!pipe(pipes));
+	CHECK_EQ(vmsplice(pipes[1], &iov, 1, 0), PAGE);
+	CHECK_OK(kit_close(k, k->dev));
+	k->dev = NULL;
+	kit_verify(k, va, len, 21);
+	cpu_write64(k, va + 3 * PAGE, 22);
+	CHECK_EQ(read(pipes[0], page, PAGE), PAGE);
+	close(pipes[0]);
+	close(pipes[1]);
+	CHECK_EQ(cpu_read64(k, va + 3 * PAGE), 22);
+}
+
 static void forked(struct kit *k)
 {
 	uint64_t len = 2 * MIB, va = kit_filled(k, len, 17);
@@ -265,6 +290,7 @@ const struct kit_case cases_coherent[] = {
 	{ "coherent-failing-copies", failing, "coherent=1", KIT_COHERENT },
 	{ "coherent-full", full, "coherent=1,mem=4M", KIT_COHERENT },
 	{ "coherent-close-evicts", close_evicts, "coherent=1", KIT_COHERENT },
+	{ "coherent-close-held", close_held, "coherent=1", KIT_COHERENT | KIT_PROCESS },
 	{ "coherent-fork", forked, "coherent=1", KIT_COHERENT | KIT_FORK },
 	{ "coherent-touched-while-moving", touched_while_moving, "coherent=1", KIT_COHERENT },
 	{ NULL, NULL, NULL, 0 },
