@@ -15,6 +15,7 @@
 #include <limits.h>
 #include <linux/futex.h>
 #include <pthread.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
@@ -30,6 +31,8 @@
 /* of a thread malloc()'s memory is in heaps of this size, and at such an address */
 #define HEAP (64UL << 20)
 #define PART (256UL << 10)
+/* what an allocation takes more than was asked for, at most: malloc(1) takes 32 bytes */
+#define CHUNK 32
 /* the worker looks within that, or it is held up by something that the caller has */
 #define ANSWER_S 5
 
@@ -94,30 +97,38 @@ void fresh_looked(bool asked, int64_t may)
 	/* what was mapped while it looked it may have missed */
 	__atomic_fetch_add(&left, may - before, __ATOMIC_SEQ_CST);
 	before = may;
+	/* who had waited too long for this one has given up */
+	__atomic_store_n(&works, run.shared->resident != 0, __ATOMIC_RELEASE);
 	if (!asked)
 		return;
 	__atomic_store_n(&posted, 0, __ATOMIC_SEQ_CST);
 	futex(&posted, FUTEX_WAKE_PRIVATE, 1, NULL);
 }
 
-/* not in the child of vfork() or a bare clone(): nobody looks after that */
+/*
+ * Not in the child of vfork() or a bare clone(): nobody looks after that. Without signals: a
+ * handler that does not come back would leave the lock taken, and one that does may ask itself.
+ */
 static void ask(const void *p, size_t len)
 {
 	const struct timespec ts = { ANSWER_S, 0 };
+	uint64_t all = ~0ULL, old;
 
 	if (getpid() != pid)
 		return;
+	syscall(SYS_rt_sigprocmask, SIG_BLOCK, &all, &old, sizeof(all));
 	pthread_mutex_lock(&asking);
 	new_at = p;
 	new_len = len;
 	__atomic_store_n(&posted, 1, __ATOMIC_SEQ_CST);
 	__atomic_fetch_or(&fresh_word, FRESH_ASKED, __ATOMIC_SEQ_CST);
 	futex(&fresh_word, FUTEX_WAKE_PRIVATE, 1, NULL);
-	/* interrupted: then without; too late: there is no worker that looks */
+	/* too late: without, until there is a worker that looks */
 	if (__atomic_load_n(&posted, __ATOMIC_SEQ_CST) &&
 	    futex(&posted, FUTEX_WAIT_PRIVATE, 1, &ts) && errno == ETIMEDOUT)
-		works = false;
+		__atomic_store_n(&works, false, __ATOMIC_RELEASE);
 	pthread_mutex_unlock(&asking);
+	syscall(SYS_rt_sigprocmask, SIG_SETMASK, &old, NULL, sizeof(old));
 }
 
 /* What is mapped already may be more than the limit: the program begins when that was looked at. It
@@ -157,6 +168,7 @@ static __thread size_t rest; /* of PART */
 
 static inline bool passes(size_t len)
 {
+	len += CHUNK;
 	if (__builtin_expect(len > rest || press_is_on(), 0))
 		return false;
 	rest -= len;
@@ -203,12 +215,22 @@ static __attribute__((noinline)) void *got(void *p, size_t len)
 
 /* ---- the program's calls ---- */
 
+/* what is to be there at once comes after it was counted */
 EXPORT void *mmap(void *addr, size_t len, int prot, int flags, int fd, off_t off)
 {
-	void *p = (void *)syscall(SYS_mmap, addr, len, prot, flags, fd, off);
+	const int own = MAP_ANONYMOUS | MAP_PRIVATE;
+	bool counts = (flags & own) == own && __atomic_load_n(&works, __ATOMIC_ACQUIRE);
+	bool fills = counts && flags & MAP_POPULATE;
+	int err = errno;
+	void *p = (void *)syscall(SYS_mmap, addr, len, prot, fills ? flags & ~MAP_POPULATE : flags,
+				  fd, off);
 
-	if (p != MAP_FAILED && flags & MAP_ANONYMOUS && flags & MAP_PRIVATE)
-		fresh(p, len);
+	if (p == MAP_FAILED || !counts)
+		return p;
+	fresh(p, len);
+	if (fills)
+		madvise(p, len, prot & PROT_WRITE ? MADV_POPULATE_WRITE : MADV_POPULATE_READ);
+	errno = err;
 	return p;
 }
 
