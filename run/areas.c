@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 #include "run/run.h"
@@ -31,10 +32,25 @@ static char text[65536];
 static bool no_scan; /* a kernel before 6.7 */
 static bool named;   /* Balun's memory was seen by its name */
 
-/* "start-end perms offset dev inode  name" */
-static bool parse(const char *line, struct area *ret)
+/* In Balun's table (own.c), where the program does not close them; and what it sets later for its
+ * own (RLIMIT_NOFILE, another user) takes them away no more. */
+static int maps = -1, pagemap = -1, statm = -1;
+
+int areas_open(void)
 {
-	char *s, *name;
+	maps = open("/proc/thread-self/maps", O_RDONLY | O_CLOEXEC);
+	pagemap = open("/proc/thread-self/pagemap", O_RDONLY | O_CLOEXEC);
+	statm = open("/proc/thread-self/statm", O_RDONLY | O_CLOEXEC);
+	return maps < 0 || pagemap < 0 || statm < 0 ? -errno : 0;
+}
+
+static uint64_t balun; /* bytes of Balun's that were passed by */
+
+/* "start-end perms offset dev inode  name"; false: no anonymous private memory that may be read
+ * and written */
+static bool parse(const char *line, struct area *ret, const char **ret_name)
+{
+	char *s;
 
 	ret->start = strtoull(line, &s, 16);
 	if (*s != '-')
@@ -47,29 +63,37 @@ static bool parse(const char *line, struct area *ret)
 	s = strchr(s + 1, ' ');	       /* device */
 	if (!s || strtoull(s, &s, 10)) /* inode: a file's */
 		return false;
-	name = s + strspn(s, " ");
-	return !*name || !strcmp(name, "[heap]") ||
-	       (!strncmp(name, "[anon:", 6) && strncmp(name, "[anon:balun", 11));
+	*ret_name = s + strspn(s, " ");
+	return true;
 }
 
 /* Balun's own memory has a name where the kernel has names for anonymous memory; elsewhere it is
  * asked for */
-static bool is_movable(const struct area *a)
+static bool is_balun(const struct area *a, const char *name)
 {
 	struct balun_extent e;
 	size_t n = 0;
 
-	return !run.space || named ||
-	       (!balun_query(run.space, (void *)(uintptr_t)a->start, RUN_PAGE, &e, 1, &n) && n &&
-		e.flags & BALUN_EXTENT_MOVABLE);
+	if (!strncmp(name, "[anon:balun", 11))
+		return named = true;
+	if (!run.space || named)
+		return false;
+	return balun_query(run.space, (void *)(uintptr_t)a->start, RUN_PAGE, &e, 1, &n) || !n ||
+	       !(e.flags & BALUN_EXTENT_MOVABLE);
 }
 
 static unsigned int add(unsigned int n, const char *line)
 {
 	struct area a = { 0 };
+	const char *name;
 
-	named |= strstr(line, "[anon:balun") != NULL;
-	if (n == AREAS || !parse(line, &a) || !is_movable(&a))
+	if (n == AREAS || !parse(line, &a, &name))
+		return n;
+	if (is_balun(&a, name)) {
+		balun += a.end - a.start;
+		return n;
+	}
+	if (*name && strcmp(name, "[heap]") && strncmp(name, "[anon:", 6))
 		return n;
 	if (n && area[n - 1].end == a.start)
 		area[n - 1].end = a.end;
@@ -80,14 +104,14 @@ static unsigned int add(unsigned int n, const char *line)
 
 struct area *areas_read(unsigned int *ret_n)
 {
-	int fd = open("/proc/thread-self/maps", O_RDONLY | O_CLOEXEC);
 	unsigned int n = 0;
 	size_t have = 0;
 	ssize_t got;
 
-	if (fd < 0)
+	if (lseek(maps, 0, SEEK_SET))
 		return NULL;
-	while ((got = read(fd, text + have, sizeof(text) - 1 - have)) > 0) {
+	balun = 0;
+	while ((got = read(maps, text + have, sizeof(text) - 1 - have)) > 0) {
 		char *line = text, *end;
 
 		have += got;
@@ -100,7 +124,6 @@ struct area *areas_read(unsigned int *ret_n)
 		have = text + have - line;
 		memmove(text, line, have);
 	}
-	close(fd);
 	*ret_n = n;
 	return area;
 }
@@ -113,8 +136,7 @@ static bool is_present(uint64_t entry)
 }
 
 /* until Linux 6.7: 8 bytes a page. At most @max bytes are found; *ret_first: the first, if any */
-static uint64_t read_entries(int pagemap, uint64_t start, uint64_t end, uint64_t max,
-			     uint64_t *ret_first)
+static uint64_t read_entries(uint64_t start, uint64_t end, uint64_t max, uint64_t *ret_first)
 {
 	static uint64_t entry[512];
 	uint64_t va = start, sum = 0;
@@ -136,6 +158,27 @@ static uint64_t read_entries(int pagemap, uint64_t start, uint64_t end, uint64_t
 	return sum;
 }
 
+/* present, not a file's, and mapped by nobody else (since Linux 4.2) */
+static bool is_own(uint64_t entry)
+{
+	return is_present(entry) && entry >> 56 & 1;
+}
+
+void areas_own(uint64_t block)
+{
+	static uint64_t entry[RUN_BLOCK / RUN_PAGE];
+	ssize_t got = pread(pagemap, entry, sizeof(entry), block / RUN_PAGE * 8);
+	size_t i, k, n = got > 0 ? got / 8 : 0;
+
+	for (i = 0; i < n; i = k + 1) {
+		for (k = i; k < n && is_own(entry[k]); k++)
+			;
+		if (k > i)
+			madvise((void *)(uintptr_t)(block + i * RUN_PAGE), (k - i) * RUN_PAGE,
+				MADV_POPULATE_WRITE);
+	}
+}
+
 static uint64_t scan(uint64_t start, uint64_t end, uint64_t max, uint64_t *ret_first)
 {
 	static struct scan_region region[512];
@@ -150,12 +193,9 @@ static uint64_t scan(uint64_t start, uint64_t end, uint64_t max, uint64_t *ret_f
 		.category_mask = SCAN_PRESENT | SCAN_FILE,
 		.return_mask = SCAN_PRESENT,
 	};
-	/* opened each time: a program may close what it does not know, and open something else */
-	int i, n, pagemap = open("/proc/thread-self/pagemap", O_RDONLY | O_CLOEXEC);
 	uint64_t sum = 0;
+	int i, n;
 
-	if (pagemap < 0)
-		return 0;
 	while (!no_scan && a.start < end && sum < max) {
 		n = ioctl(pagemap, SCAN, &a);
 		if (n < 0) {
@@ -171,8 +211,7 @@ static uint64_t scan(uint64_t start, uint64_t end, uint64_t max, uint64_t *ret_f
 		a.start = a.walk_end;
 	}
 	if (no_scan)
-		sum = read_entries(pagemap, start, end, max, ret_first);
-	close(pagemap);
+		sum = read_entries(start, end, max, ret_first);
 	return sum;
 }
 
@@ -190,6 +229,11 @@ uint64_t areas_first(uint64_t start, uint64_t end)
 	return scan(start, end, RUN_PAGE, &first) ? first : end;
 }
 
+uint64_t areas_balun(void)
+{
+	return balun;
+}
+
 uint64_t areas_count(struct area *a, unsigned int n)
 {
 	uint64_t sum = 0;
@@ -200,19 +244,37 @@ uint64_t areas_count(struct area *a, unsigned int n)
 	return sum;
 }
 
-/* statm: size resident shared text lib data dt, in pages */
-void areas_usage(struct usage *ret)
+/* statm: size resident shared text lib data dt, in pages. What cannot be read is as it was */
+static void read_usage(int fd, struct usage *ret)
 {
-	int fd = open("/proc/thread-self/statm", O_RDONLY | O_CLOEXEC);
-	uint64_t n[6] = { 0 };
 	char buf[128] = "", *s = buf;
+	uint64_t n[6] = { 0 };
 	unsigned int i;
 
-	if (fd >= 0 && read(fd, buf, sizeof(buf) - 1) > 0)
-		for (i = 0; i < 6; i++)
-			n[i] = strtoull(s, &s, 10);
-	if (fd >= 0)
-		close(fd);
+	if (pread(fd, buf, sizeof(buf) - 1, 0) <= 0)
+		return;
+	for (i = 0; i < 6; i++)
+		n[i] = strtoull(s, &s, 10);
 	ret->rss = (n[1] - n[2]) * RUN_PAGE;
 	ret->mapped = n[5] * RUN_PAGE;
+}
+
+void areas_usage(struct usage *ret)
+{
+	static struct usage last;
+
+	read_usage(statm, &last);
+	*ret = last;
+}
+
+uint64_t areas_rss(void)
+{
+	int fd = open("/proc/thread-self/statm", O_RDONLY | O_CLOEXEC);
+	struct usage u = { 0 };
+
+	if (fd >= 0) {
+		read_usage(fd, &u);
+		close(fd);
+	}
+	return u.rss;
 }

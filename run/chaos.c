@@ -34,6 +34,9 @@ static uint64_t move_some(const struct area *a, unsigned int n)
 	for (i = 0; at >= a[i].end - a[i].start; i++)
 		at -= a[i].end - a[i].start;
 	at = (a[i].start + at) & ~(RUN_PAGE - 1);
+	/* the kernel would cut the mapping in two around what has been away, and the program that
+	 * has it whole could not mremap() it */
+	balun_watch(run.space, (void *)(uintptr_t)a[i].start, a[i].end - a[i].start);
 	if (pages > (a[i].end - at) / RUN_PAGE)
 		pages = (a[i].end - at) / RUN_PAGE;
 	balun_migrate(run.space, (void *)(uintptr_t)at, pages * RUN_PAGE,

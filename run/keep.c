@@ -9,11 +9,13 @@
  */
 #include "run/run.h"
 
-#define LOOK_NS	    1000000ULL	/* between looks near the limit */
-#define LOOK_FAR_NS 20000000ULL /* and far from it, or when nothing more can be taken out */
-#define COUNT_NS    10000000ULL /* between counts, if a little more is mapped */
-#define COUNT_PART  16		/* and at least so many times what one takes */
-#define FASTEST	    4		/* bytes a nanosecond, that a program takes of fresh memory */
+#define LOOK_NS	    1000000ULL	 /* between looks near the limit */
+#define LOOK_FAR_NS 20000000ULL	 /* and far from it, or when nothing more can be taken out */
+#define COUNT_NS    10000000ULL	 /* between counts, if a little more is mapped */
+#define COUNT_PART  16		 /* and at least so many times what one takes */
+#define BUSY_NS	    100000000ULL /* what does not go for so long will not soon */
+#define OVER_NS	    100000000ULL /* and then it is tried again, if nothing else is new */
+#define FASTEST	    4		 /* bytes a nanosecond, that a program takes of fresh memory */
 
 static uint64_t hand;		   /* the next block to look at */
 static uint64_t seen_ns, count_ns; /* when the last count ended; how long it took */
@@ -22,33 +24,41 @@ static struct usage own;
 static struct area *area;
 static unsigned int nareas;
 static uint64_t counted;
+static bool over;     /* what should have gone then did not */
 static int64_t taken; /* by touches, then */
+
+static uint64_t grown(uint64_t now, uint64_t then)
+{
+	return now > then ? now - then : 0;
+}
 
 static uint64_t count(void)
 {
-	uint64_t sum, mapped = 0, t0 = run_now_ns();
-	unsigned int i, n = 0;
+	uint64_t sum, t0 = run_now_ns();
+	unsigned int n = 0;
 
 	taken = 0;
 	balun_taken(run.space, &taken);
+	areas_usage(&seen); /* first: what is mapped meanwhile is not Balun's */
 	area = areas_read(&n);
 	nareas = area ? n : 0;
 	sum = areas_count(area, nareas);
-	for (i = 0; i < nareas; i++)
-		mapped += area[i].end - area[i].start;
-	areas_usage(&seen);
 	seen_ns = run_now_ns();
 	count_ns = seen_ns - t0;
 	sum += room_bytes(); /* which is in RAM too, as Balun's */
-	own.rss = seen.rss > sum ? seen.rss - sum : 0;
-	own.mapped = seen.mapped > mapped ? seen.mapped - mapped : 0;
+	own.rss = grown(seen.rss, sum);
+	own.mapped = area ? areas_balun() : 0;
 	counted = sum;
 	return sum;
 }
 
 uint64_t keep_resident(void)
 {
-	return count();
+	struct area *a;
+	unsigned int n;
+
+	a = areas_read(&n);
+	return a ? areas_count(a, n) + room_bytes() : 0;
 }
 
 /*
@@ -71,10 +81,7 @@ static bool is_known(const struct usage *u, int64_t now_taken, uint64_t *ret_res
 
 uint64_t keep_about(void)
 {
-	struct usage u;
-
-	areas_usage(&u);
-	return u.rss > own.rss ? u.rss - own.rss : 0;
+	return grown(areas_rss(), own.rss);
 }
 
 /* the next block that has pages in RAM, from the hand on; 0: none */
@@ -94,27 +101,51 @@ static uint64_t next_block(const struct area *a, unsigned int n)
 	return 0;
 }
 
+/* a thread of the program waits for what it has got to be watched; all is */
+static bool serve(void)
+{
+	const void *fresh;
+	size_t len;
+
+	if (!fresh_asked(&fresh, &len))
+		return false;
+	balun_watch(run.space, fresh, len);
+	fresh_looked(true, 0);
+	return true;
+}
+
 /* how many blocks are looked at for one that goes, before the next count */
 #define TRIES 64
 
 /* Until @bytes less are in RAM. What goes to the room is in RAM still: it counts when it goes on,
- * to make place for others or because nothing else is left. false: nothing went. */
-static bool take_out(uint64_t bytes)
+ * to make place for others or because nothing else is left. Returns how much went. */
+static uint64_t take_out(uint64_t bytes, bool *busy)
 {
-	int64_t gone = 0, want = bytes;
+	int64_t gone = 0, went, want = bytes;
 	unsigned int i, wraps = 0;
+	bool refused;
 
+	*busy = false;
 	for (i = 0; i < TRIES && gone < want && wraps < 2; i++) {
 		uint64_t block = next_block(area, nareas), before = room_bytes();
 
 		hand = block ? block + RUN_BLOCK : 0;
 		wraps += !block;
-		if (block)
-			gone += room_push(block) + before - room_bytes();
+		if (!block)
+			continue;
+		refused = false;
+		went = room_push(block, &refused);
+		if (!went && refused) { /* a child had it too, since a fork: nothing moves it */
+			areas_own(block);
+			went = room_push(block, &refused);
+		}
+		*busy |= refused;
+		gone += went + before - room_bytes();
+		serve(); /* it takes long where a device is slow */
 	}
 	if (gone < want)
 		gone += room_empty(want - gone);
-	return gone > 0;
+	return gone > 0 ? gone : 0;
 }
 
 /* until the program can have taken @left bytes more, if it is as fast as can be */
@@ -125,16 +156,13 @@ static uint64_t soon(uint64_t left)
 	return ns < LOOK_NS ? LOOK_NS : ns > LOOK_FAR_NS ? LOOK_FAR_NS : ns;
 }
 
-static uint64_t grown(uint64_t now, uint64_t then)
-{
-	return now > then ? now - then : 0;
-}
-
 /* has nothing happened since the last count that would make another one worth its time? */
 static bool as_before(const struct usage *u, uint64_t slack)
 {
 	uint64_t more = grown(u->rss, seen.rss), mapped = grown(u->mapped, seen.mapped);
 
+	if (over && run_now_ns() > seen_ns + OVER_NS)
+		return false;
 	return more < slack / 4 &&
 	       (!mapped || (mapped < slack && run_now_ns() < seen_ns + COUNT_NS));
 }
@@ -152,11 +180,23 @@ static uint64_t look_partly(bool asked)
 	return soon(may / 2);
 }
 
+/* What is busy may not be for long: a fork() is under way, and brings all home. If it is, a child
+ * has it too, or a device. */
+static bool is_for_long(bool stuck, bool busy)
+{
+	static uint64_t since; /* 0: it is not */
+	uint64_t now = run_now_ns();
+
+	if (!stuck || !since)
+		since = stuck ? now : 0;
+	return stuck && (!busy || now - since > BUSY_NS);
+}
+
 uint64_t keep_look(uint32_t why)
 {
 	const uint64_t limit = run.shared->resident, slack = RUN_SLACK(limit);
-	bool stuck, asked, known, starved = why & FRESH_STARVED;
-	uint64_t mapped, resident, ns;
+	bool stuck, asked, known, busy = false, starved = why & FRESH_STARVED;
+	uint64_t mapped, resident, ns, want, gone = 0;
 	int64_t since = 0;
 	const void *fresh;
 	struct usage u;
@@ -164,7 +204,7 @@ uint64_t keep_look(uint32_t why)
 
 	asked = fresh_asked(&fresh, &len);
 	areas_usage(&u);
-	mapped = u.mapped - (own.mapped < u.mapped ? own.mapped : u.mapped);
+	mapped = grown(u.mapped, own.mapped);
 	/* with a rest, so that not every other call of the program's must wait for a look */
 	if (mapped + slack / 2 <= limit) {
 		press_off();
@@ -172,7 +212,7 @@ uint64_t keep_look(uint32_t why)
 		return soon(limit - mapped);
 	}
 	if (run_begin()) {
-		fresh_looked(asked, INT64_MAX);
+		fresh_looked(asked, FRESH_ANY);
 		return LOOK_FAR_NS;
 	}
 	if (press_may() && !asked && !starved &&
@@ -180,11 +220,8 @@ uint64_t keep_look(uint32_t why)
 		run_note(grown(u.rss, own.rss));
 		return soon(press_may() / 2);
 	}
-	if (press_is_on() && asked) {
-		balun_watch(run.space, fresh, len);
-		fresh_looked(true, 0);
-		asked = false;
-	}
+	if (press_is_on() && asked)
+		asked = !serve();
 	balun_taken(run.space, &since);
 	known = is_known(&u, since, &resident);
 	if (press_is_on() && !starved && !known && as_before(&u, slack))
@@ -199,12 +236,17 @@ uint64_t keep_look(uint32_t why)
 	}
 	press_note(since, resident, area, known ? 0 : nareas);
 	fresh_looked(asked, 0);
-	stuck = resident > limit - slack && !take_out(resident - limit + 2 * slack);
+	want = resident > limit - slack ? resident - limit + 2 * slack : 0;
+	if (want)
+		gone = take_out(want, &busy);
+	stuck = want && !gone;
 	if (stuck && known) { /* is it so? */
 		seen_ns = 0;
 		return 0;
 	}
-	press_stuck(stuck, starved, resident);
+	over = gone < want;
+	stuck = is_for_long(stuck, busy);
+	press_stuck(stuck, gone >= want || gone >= TRIES / 2 * RUN_BLOCK, starved, resident);
 	/* what was counted may be the zero page: only read, or around what was touched */
 	run_note(resident < u.rss ? resident : u.rss);
 	return stuck ? LOOK_FAR_NS : LOOK_NS;

@@ -65,6 +65,8 @@ int own_files(void)
 	fd = open(path, O_WRONLY | O_APPEND);
 	if (!err && fd != 2 && open("/dev/null", O_RDWR) != 2) /* the launcher has ended */
 		err = -EBADF;
+	if (!err)
+		err = areas_open();
 out:
 	started(err);
 	return err;

@@ -32,6 +32,14 @@ static void set(bool now)
 	__atomic_store_n(&press_on, now, __ATOMIC_RELAXED);
 }
 
+/* they are since @now, or still; 0: they are not */
+static void full(uint64_t now)
+{
+	if (full_ns && run.slot)
+		run.slot->full_ns += run_now_ns() - full_ns;
+	full_ns = now;
+}
+
 void press_note(int64_t since, uint64_t resident, const struct area *a, unsigned int n)
 {
 	/* a touch brings as much as a block home */
@@ -54,6 +62,7 @@ void press_off(void)
 		return;
 	set(false);
 	may = 0;
+	full(0);
 	balun_allow(run.space, 0, INT64_MAX);
 }
 
@@ -120,18 +129,14 @@ uint64_t press_may(void)
 	return may;
 }
 
-/* It ends when the limit holds again, not with the first place that comes free: what then goes out
- * makes room for a touch that brings as much home. */
-void press_stuck(bool stuck, bool starved, uint64_t resident)
+/* It ends when the limit holds again or there is plenty of place, not with the first that comes
+ * free: what then goes out makes room for a touch that brings as much home. */
+void press_stuck(bool stuck, bool well, bool starved, uint64_t resident)
 {
-	uint64_t now = run_now_ns();
-
-	if (full_ns && run.slot)
-		run.slot->full_ns += now - full_ns;
 	if (full_ns)
-		full_ns = resident > run.shared->resident ? now : 0;
+		full(!well && resident > run.shared->resident ? run_now_ns() : 0);
 	else if (stuck && (starved || resident > run.shared->resident))
-		full_ns = now;
+		full(run_now_ns());
 	if (full_ns)
 		balun_allow(run.space, 0, INT64_MAX);
 }

@@ -66,12 +66,13 @@ bool room_is(uint32_t device)
 	return device && device == __atomic_load_n(&id, __ATOMIC_RELAXED);
 }
 
-uint64_t room_push(uint64_t va)
+uint64_t room_push(uint64_t va, bool *busy)
 {
 	struct balun_counts c = { 0 };
 
 	if (balun_offload(run.space, (void *)(uintptr_t)va, RUN_BLOCK, run.room, &c))
 		return 0;
+	*busy |= c.busy;
 	return c.moved * RUN_PAGE;
 }
 

@@ -99,9 +99,11 @@ struct area {
 	uint64_t present; /* bytes in RAM: areas_count() */
 	bool watched;	  /* press_partly() has: touches of what is not are seen */
 };
+int areas_open(void); /* the worker, first: 0 or -errno */
 /* the mappings that may move, in order; the array stays the same. @ret: NULL if it cannot be read
  */
 struct area *areas_read(unsigned int *ret_n);
+uint64_t areas_balun(void); /* how much was mapped of Balun's, when they were read */
 /* how much of all of them is in RAM, and of each */
 uint64_t areas_count(struct area *a, unsigned int n);
 /* how much of [start, end) is in RAM, bytes */
@@ -114,6 +116,10 @@ struct usage {
 	uint64_t rss, mapped;
 };
 void areas_usage(struct usage *ret);
+uint64_t areas_rss(void); /* the first of it: any thread */
+/* Makes the pages of a block its own again that the program has shared with a child which is gone
+ */
+void areas_own(uint64_t block);
 
 /* ---- press.c ---- */
 #define RUN_SLACK(limit) ((limit) / 16)
@@ -131,8 +137,8 @@ void press_note(int64_t since, uint64_t resident, const struct area *a, unsigned
 uint64_t press_partly(struct area *a, unsigned int n);
 uint64_t press_may(void); /* what it said last, if that is still so */
 void press_off(void);
-/* nothing that is in RAM goes out (@stuck), and so much is */
-void press_stuck(bool stuck, bool starved, uint64_t resident);
+/* so much is in RAM, and nothing of it goes out (@stuck), or as much as should (@well) */
+void press_stuck(bool stuck, bool well, bool starved, uint64_t resident);
 bool press_is_full(void);
 
 /* ---- fresh.c ---- */
@@ -158,11 +164,12 @@ int own_files(void); /* the worker, first: 0 or -errno */
 void own_look(void); /* ends the process if only Balun's threads are left of it */
 
 /* ---- room.c ---- */
-int room_open(uint64_t bytes);	     /* 0: no room, the devices alone */
-void room_forget(void);		     /* in a forked child */
-uint64_t room_bytes(void);	     /* in it now */
-bool room_is(uint32_t device);	     /* is it the one with this id? Any thread */
-uint64_t room_push(uint64_t va);     /* what is in RAM of the block: bytes that went in */
+int room_open(uint64_t bytes); /* 0: no room, the devices alone */
+void room_forget(void);	       /* in a forked child */
+uint64_t room_bytes(void);     /* in it now */
+bool room_is(uint32_t device); /* is it the one with this id? Any thread */
+/* what is in RAM of the block: bytes that went in; *busy is set if some would not just now */
+uint64_t room_push(uint64_t va, bool *busy);
 uint64_t room_empty(uint64_t bytes); /* so much goes on to the devices; how much did */
 
 /* a look, and what follows from it: ns until the next one */

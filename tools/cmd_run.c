@@ -431,7 +431,7 @@ static void say(const struct run_shared *s)
 	if (n > 1)
 		fprintf(stderr, "; %u processes", n);
 	if (a.full_ns)
-		fprintf(stderr, "; above the limit for %.1f s: the devices took no more",
+		fprintf(stderr, "; above the limit for %.1f s: no more could be moved out",
 			a.full_ns / 1e9);
 	if (a.lost)
 		fprintf(stderr, "; %llu PAGES LOST", (unsigned long long)a.lost);

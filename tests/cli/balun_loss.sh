@@ -65,7 +65,7 @@ else
 	check "$status $out" = '0 lost 0 bad 0 fresh-bad 0'
 	check "$(stat lost)" -eq 0
 	check "$(stat full_ns)" -gt 0
-	check "$(grep -c 'the devices took no more' "$tmp/log")" -eq 1
+	check "$(grep -c 'no more could be moved out' "$tmp/log")" -eq 1
 	check "$(df --output=used "$tmp/full" | tail -n 1 | tr -d ' ')" -eq 0
 	# the next device takes what the first has no room for
 	lossy 'full, and another' nothing --device "file:path=$tmp/full,size=512M" --device crypt\(ram:mem=256M\)
@@ -141,7 +141,7 @@ check "$out" = "lost $lost bad 0 fresh-bad 0"
 check "$lost" -gt 0
 check "$lost" -lt $(((64 - 8) * 256))
 check "$(grep -c "; $lost PAGES LOST" "$tmp/log")" -eq 1
-check "$(grep -c 'the devices took no more' "$tmp/log")" -eq 1
+check "$(grep -c 'no more could be moved out' "$tmp/log")" -eq 1
 
 servers=()
 rm -f "$tmp"/one*

@@ -234,6 +234,55 @@ if "$balun" devices file >/dev/null 2>&1; then
 	END
 	gcc -O1 -o "$tmp/spare" "$tmp/spare.c"
 	grow 'mapped and not used yet' $most --device file:path=/dev/shm,size=512M -- "$tmp/spare"
+	# memory that does not count for the limit (a file's, mapped privately) goes, and new comes; and
+	# what is to be there at once
+	cat >"$tmp/new.c" <<-'END'
+	#define _GNU_SOURCE
+	#include <stdio.h>
+	#include <string.h>
+	#include <sys/mman.h>
+	#include <sys/resource.h>
+	#include <unistd.h>
+	#define OTHER (256UL << 20)
+	#define NEW (200UL << 20)
+	int main(int argc, char **argv)
+	{
+		int own = MAP_PRIVATE | MAP_ANONYMOUS, rw = PROT_READ | PROT_WRITE;
+		FILE *f = tmpfile();
+		struct rusage u;
+		char *p;
+		if (argc == 1) {
+			if (ftruncate(fileno(f), OTHER))
+				return 1;
+			p = mmap(NULL, OTHER, rw, MAP_PRIVATE, fileno(f), 0);
+			usleep(200000); /* it is looked at */
+			munmap(p, OTHER);
+		}
+		p = mmap(NULL, NEW, rw, argc == 1 ? own : own | MAP_POPULATE, -1, 0);
+		memset(p, 1, NEW);
+		getrusage(RUSAGE_SELF, &u);
+		printf("%ld\n", u.ru_maxrss);
+		return 0;
+	}
+	END
+	gcc -O1 -o "$tmp/new" "$tmp/new.c"
+	grow 'after the mapping of a file' $most --device file:path=/dev/shm,size=512M -- "$tmp/new"
+	grow 'MAP_POPULATE' $most --device file:path=/dev/shm,size=512M -- "$tmp/new" populate
+	# what a child had too since a fork goes again when it is gone, though it is only read
+	cat >"$tmp/forked.py" <<-'END'
+	import mmap, os, time
+	n = 192 << 20
+	m = mmap.mmap(-1, n, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+	for i in range(0, n, 4096):
+	    m[i:i + 8] = i.to_bytes(8, 'little')
+	if not os.fork():
+	    os._exit(0)
+	os.wait()
+	for turn in range(3):
+	    assert all(m[i:i + 8] == i.to_bytes(8, 'little') for i in range(0, n, 4096))
+	print([int(s.split()[1]) for s in open('/proc/self/status') if s.startswith('RssAnon')][0])
+	END
+	grow 'after a fork' $most --device file:path=/dev/shm,size=512M -- $py "$tmp/forked.py"
 	# no place left: then the limit cannot be kept, nothing waits, and it is said; but nothing is in
 	# RAM twice either: there is the program, the eighth and what Balun needs
 	for way in mmap small; do
