@@ -303,11 +303,14 @@ static void copy_home(struct balun_space *sp, struct core_work *w, struct balun_
 
 static void copy_to_system(struct balun_space *sp, struct core_work *w)
 {
-	unsigned int dev;
+	struct balun_device *dev;
+	unsigned int id;
 
-	for (dev = 1; dev < CORE_DEVICE_SLOTS; dev++)
-		if (sp->device[dev])
-			copy_home(sp, w, sp->device[dev]);
+	for (id = 1; id < CORE_DEVICE_SLOTS; id++) {
+		dev = env_load(&sp->device[id]); /* one that ends may go just now */
+		if (dev)
+			copy_home(sp, w, dev);
+	}
 }
 
 void core_copy_batch(struct balun_space *sp, struct core_work *w)

@@ -27,18 +27,18 @@ static enum engine_status home_run(struct balun_space *sp, unsigned int dev,
  *
  * Bounded: what fails is taken page by page, so that what can come does; a page is lost when
  * its copy has failed CORE_HOME_TRIES times alone, and at once on a device that is lost. Lack of
- * memory for a frame is waited out, until nothing has come for CORE_DRAIN_NS. A coherent page that
- * somebody else refers to may stay so for ever: where the engine can leave it, the rest of the
- * device is left to evict_strays(). The search begins at 0 each time: what is poisoned is not away
- * any more, and mremap() may move pages backwards.
+ * memory for a frame is waited out, until nothing has come for CORE_DRAIN_NS. The search begins at
+ * 0 each time: what is poisoned is not away any more, and mremap() may move pages backwards. A
+ * coherent page that somebody else refers to may stay so for ever: where the engine can leave it,
+ * the search goes on behind it, and it is left to evict_strays().
  */
 uint64_t core_bring_home(struct balun_space *sp, unsigned int dev, enum balun_cause cause)
 {
-	uint64_t deadline = env_now_ns() + CORE_DRAIN_NS, last = UINT64_MAX, lost = 0;
+	uint64_t deadline = env_now_ns() + CORE_DRAIN_NS, last = UINT64_MAX, lost = 0, from = 0;
 	unsigned int tries = 0;
 	struct engine_run r;
 
-	while (sp->engine->next_away(sp->e, dev, 0, &r)) {
+	while (sp->engine->next_away(sp->e, dev, from, &r)) {
 		/* with what else is away of the block: a search may look at all of a device */
 		uint64_t len = BALUN_BLOCK_SIZE - (r.va & (BALUN_BLOCK_SIZE - 1));
 		enum engine_status status;
@@ -65,10 +65,12 @@ uint64_t core_bring_home(struct balun_space *sp, unsigned int dev, enum balun_ca
 			env_sleep_ns(WAIT_NS);
 		if (status == PAGE_NOMEM && env_now_ns() < deadline)
 			continue;
-		if (tries++ < CORE_HOME_TRIES)
+		if (tries++ < CORE_HOME_TRIES && !(status == PAGE_BUSY && env_now_ns() > deadline))
 			continue;
-		if (status == PAGE_BUSY)
-			break;
+		if (status == PAGE_BUSY) {
+			from = r.va + BALUN_PAGE_SIZE;
+			continue;
+		}
 		lost += core_lose(sp, r.dev, r.va, BALUN_PAGE_SIZE);
 	}
 	if (dev)

@@ -164,11 +164,12 @@ static bool is_own(uint64_t entry)
 	return is_present(entry) && entry >> 56 & 1;
 }
 
-void areas_own(uint64_t block)
+bool areas_own(uint64_t block)
 {
 	static uint64_t entry[RUN_BLOCK / RUN_PAGE];
 	ssize_t got = pread(pagemap, entry, sizeof(entry), block / RUN_PAGE * 8);
 	size_t i, k, n = got > 0 ? got / 8 : 0;
+	bool any = false;
 
 	for (i = 0; i < n; i = k + 1) {
 		for (k = i; k < n && is_own(entry[k]); k++)
@@ -176,7 +177,9 @@ void areas_own(uint64_t block)
 		if (k > i)
 			madvise((void *)(uintptr_t)(block + i * RUN_PAGE), (k - i) * RUN_PAGE,
 				MADV_POPULATE_WRITE);
+		any |= k > i;
 	}
+	return any;
 }
 
 static uint64_t scan(uint64_t start, uint64_t end, uint64_t max, uint64_t *ret_first)

@@ -3,7 +3,7 @@
  * Memory that the program gets. The worker looks at its size now and then; what is mapped between
  * two looks passes by here when it is got by mmap(), or by malloc() and its like, of which the C
  * library makes the system calls itself. (Not seen: raw system calls, and allocators inside the
- * program that make them.)
+ * program that make them; what mprotect() or sbrk() make of reserved memory.)
  *
  * While the program cannot reach the limit this counts, from the first allocation on: a look may
  * come late where all processors are busy. When it can from now on, the caller waits for the
@@ -16,6 +16,7 @@
 #include <linux/futex.h>
 #include <pthread.h>
 #include <signal.h>
+#include <stdarg.h>
 #include <stdlib.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
@@ -128,6 +129,7 @@ static void ask(const void *p, size_t len)
 	    futex(&posted, FUTEX_WAIT_PRIVATE, 1, &ts) && errno == ETIMEDOUT)
 		__atomic_store_n(&works, false, __ATOMIC_RELEASE);
 	pthread_mutex_unlock(&asking);
+	inside = false;
 	syscall(SYS_rt_sigprocmask, SIG_SETMASK, &old, NULL, sizeof(old));
 }
 
@@ -215,6 +217,22 @@ static __attribute__((noinline)) void *got(void *p, size_t len)
 
 /* ---- the program's calls ---- */
 
+/* dlsym() does not allocate when it finds it; if it does all the same, that fails */
+static bool find(void *ret_next, const char *name)
+{
+	static __thread bool finding;
+	void *next;
+
+	if (finding)
+		return false;
+	finding = true;
+	next = dlsym(RTLD_NEXT, name);
+	finding = false;
+	if (next)
+		__atomic_store((void **)ret_next, &next, __ATOMIC_RELAXED);
+	return next;
+}
+
 /* what is to be there at once comes after it was counted */
 EXPORT void *mmap(void *addr, size_t len, int prot, int flags, int fd, off_t off)
 {
@@ -237,9 +255,26 @@ EXPORT void *mmap(void *addr, size_t len, int prot, int flags, int fd, off_t off
 EXPORT void *mmap64(void *addr, size_t len, int prot, int flags, int fd, off_t off)
 	__attribute__((alias("mmap")));
 
+EXPORT void *mremap(void *addr, size_t len, size_t new_len, int flags, ...)
+{
+	static void *(*next)(void *, size_t, size_t, int, void *);
+	void *p, *to = NULL;
+	va_list ap;
+
+	va_start(ap, flags);
+	if (flags & ~MREMAP_MAYMOVE) /* MREMAP_FIXED, MREMAP_DONTUNMAP */
+		to = va_arg(ap, void *);
+	va_end(ap);
+	if (!__atomic_load_n(&next, __ATOMIC_RELAXED) && !find(&next, "mremap"))
+		return (void *)syscall(SYS_mremap, addr, len, new_len, flags, to);
+	p = next(addr, len, new_len, flags, to);
+	if (p != MAP_FAILED && new_len > len)
+		fresh((char *)p + len, new_len - len);
+	return p;
+}
+
 /*
  * Before the first call of each the one that would have been called without us is looked for.
- * dlsym() does not allocate when it finds it; if it does all the same, that fails.
  */
 static void *first_malloc(size_t), *first_calloc(size_t, size_t), *first_realloc(void *, size_t);
 static void *first_aligned(size_t, size_t);
@@ -249,21 +284,6 @@ static void *(*next_calloc)(size_t, size_t) = first_calloc;
 static void *(*next_realloc)(void *, size_t) = first_realloc;
 static void *(*next_aligned)(size_t, size_t) = first_aligned;
 static int (*next_posix)(void **, size_t, size_t) = first_posix;
-
-static bool find(void *ret_next, const char *name)
-{
-	static __thread bool finding;
-	void *next;
-
-	if (finding)
-		return false;
-	finding = true;
-	next = dlsym(RTLD_NEXT, name);
-	finding = false;
-	if (next)
-		__atomic_store((void **)ret_next, &next, __ATOMIC_RELAXED);
-	return next;
-}
 
 static void *first_malloc(size_t size)
 {

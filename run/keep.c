@@ -24,8 +24,8 @@ static struct usage own;
 static struct area *area;
 static unsigned int nareas;
 static uint64_t counted;
-static bool over;     /* what should have gone then did not */
-static int64_t taken; /* by touches, then */
+static uint64_t over_ns; /* when what should have gone had not; 0: it had */
+static int64_t taken;	 /* by touches, then */
 
 static uint64_t grown(uint64_t now, uint64_t then)
 {
@@ -114,35 +114,47 @@ static bool serve(void)
 	return true;
 }
 
-/* how many blocks are looked at for one that goes, before the next count */
-#define TRIES 64
+/* how many blocks are looked at for one that goes, before the next count; and how many may refuse
+ * as a whole, page by page */
+#define TRIES	64
+#define REFUSED 4
+
+/*
+ * What a child has too, since a fork, does not move. What it had does when it was written to
+ * (areas_own()). Where one block was refused the others are asked first.
+ */
+static uint64_t push(uint64_t block, unsigned int *refused)
+{
+	bool busy = false;
+	uint64_t went;
+
+	if (*refused && !areas_own(block))
+		return 0;
+	went = room_push(block, &busy);
+	if (went || !busy)
+		return went;
+	++*refused;
+	return areas_own(block) ? room_push(block, &busy) : 0;
+}
 
 /* Until @bytes less are in RAM. What goes to the room is in RAM still: it counts when it goes on,
  * to make place for others or because nothing else is left. Returns how much went. */
-static uint64_t take_out(uint64_t bytes, bool *busy)
+static uint64_t take_out(uint64_t bytes, bool *ret_busy)
 {
-	int64_t gone = 0, went, want = bytes;
-	unsigned int i, wraps = 0;
-	bool refused;
+	unsigned int i, wraps = 0, refused = 0;
+	int64_t gone = 0, want = bytes;
 
-	*busy = false;
-	for (i = 0; i < TRIES && gone < want && wraps < 2; i++) {
+	for (i = 0; i < TRIES && gone < want && wraps < 2 && refused < REFUSED; i++) {
 		uint64_t block = next_block(area, nareas), before = room_bytes();
 
 		hand = block ? block + RUN_BLOCK : 0;
 		wraps += !block;
 		if (!block)
 			continue;
-		refused = false;
-		went = room_push(block, &refused);
-		if (!went && refused) { /* a child had it too, since a fork: nothing moves it */
-			areas_own(block);
-			went = room_push(block, &refused);
-		}
-		*busy |= refused;
-		gone += went + before - room_bytes();
+		gone += push(block, &refused) + before - room_bytes();
 		serve(); /* it takes long where a device is slow */
 	}
+	*ret_busy = refused;
 	if (gone < want)
 		gone += room_empty(want - gone);
 	return gone > 0 ? gone : 0;
@@ -161,7 +173,7 @@ static bool as_before(const struct usage *u, uint64_t slack)
 {
 	uint64_t more = grown(u->rss, seen.rss), mapped = grown(u->mapped, seen.mapped);
 
-	if (over && run_now_ns() > seen_ns + OVER_NS)
+	if (!seen_ns || (over_ns && run_now_ns() > over_ns + OVER_NS))
 		return false;
 	return more < slack / 4 &&
 	       (!mapped || (mapped < slack && run_now_ns() < seen_ns + COUNT_NS));
@@ -244,9 +256,10 @@ uint64_t keep_look(uint32_t why)
 		seen_ns = 0;
 		return 0;
 	}
-	over = gone < want;
+	over_ns = gone < want ? run_now_ns() : 0;
 	stuck = is_for_long(stuck, busy);
-	press_stuck(stuck, gone >= want || gone >= TRIES / 2 * RUN_BLOCK, starved, resident);
+	if (press_stuck(stuck, gone >= want || gone >= TRIES / 2 * RUN_BLOCK, starved, resident))
+		seen_ns = 0; /* there is a limit again: so much as is counted next */
 	/* what was counted may be the zero page: only read, or around what was touched */
 	run_note(resident < u.rss ? resident : u.rss);
 	return stuck ? LOOK_FAR_NS : LOOK_NS;

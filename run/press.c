@@ -8,9 +8,10 @@
  *
  * Many a program maps more than the limit and uses little of it: stacks of threads, a heap that may
  * grow. A first touch that is seen costs several times one that is not; so as long as half of the
- * limit is not in use, only the areas with the most that is not in RAM are watched, as many as it
- * takes. What is in RAM of those, and all of the others, is less than the limit; what is left up to
- * that is halved, between touches of what is watched and memory that is mapped anew.
+ * limit is not in use (a quarter, once that is so), only the areas with the most that is not in RAM
+ * are watched, as many as it takes. What is in RAM of those, and all of the others, is less than
+ * the limit; what is left up to that is halved, between touches of what is watched and memory that
+ * is mapped anew.
  *
  * When nothing can be moved out any more (the devices are full) touches go through, and how long
  * that was so is written down.
@@ -131,14 +132,17 @@ uint64_t press_may(void)
 
 /* It ends when the limit holds again or there is plenty of place, not with the first that comes
  * free: what then goes out makes room for a touch that brings as much home. */
-void press_stuck(bool stuck, bool well, bool starved, uint64_t resident)
+bool press_stuck(bool stuck, bool well, bool starved, uint64_t resident)
 {
+	bool was = full_ns;
+
 	if (full_ns)
 		full(!well && resident > run.shared->resident ? run_now_ns() : 0);
 	else if (stuck && (starved || resident > run.shared->resident))
 		full(run_now_ns());
 	if (full_ns)
 		balun_allow(run.space, 0, INT64_MAX);
+	return was && !full_ns;
 }
 
 bool press_is_full(void)

@@ -88,7 +88,8 @@ int run_begin(void);
 void run_note(uint64_t resident);
 uint64_t run_now_ns(void);
 
-/* what follows is all done by one thread, but for room_is() */
+/* What follows is all done by one thread, but for room_is() and what says "any thread". At the end
+ * the program's asks for press_is_full() and press_may(): a word each, whatever it is. */
 
 /* ---- policy.c ---- */
 extern const struct balun_policy run_policy;
@@ -117,9 +118,9 @@ struct usage {
 };
 void areas_usage(struct usage *ret);
 uint64_t areas_rss(void); /* the first of it: any thread */
-/* Makes the pages of a block its own again that the program has shared with a child which is gone
- */
-void areas_own(uint64_t block);
+/* Makes the pages of a block its own again that the program has shared with a child which is
+ * gone; false: there is none that nobody else has */
+bool areas_own(uint64_t block);
 
 /* ---- press.c ---- */
 #define RUN_SLACK(limit) ((limit) / 16)
@@ -138,7 +139,8 @@ uint64_t press_partly(struct area *a, unsigned int n);
 uint64_t press_may(void); /* what it said last, if that is still so */
 void press_off(void);
 /* so much is in RAM, and nothing of it goes out (@stuck), or as much as should (@well) */
-void press_stuck(bool stuck, bool well, bool starved, uint64_t resident);
+/* true: they were full, and are not any more */
+bool press_stuck(bool stuck, bool well, bool starved, uint64_t resident);
 bool press_is_full(void);
 
 /* ---- fresh.c ---- */

@@ -155,7 +155,7 @@ struct kengine {
 	struct kdev *dev[MAX_DEVICES];
 	atomic_long_t unmaps;	/* of what is watched: mremap() says no more than that */
 	long searched;		/* unmaps when lost pages were searched for last */
-	struct list_head ended; /* closed, and pages are lost: kdevices_ended_lock */
+	struct list_head ended; /* closed, and pages are left: kdevices_ended_lock */
 };
 
 /* pages [first, first + n) of the block, all in one mapping: one migrate_vma */

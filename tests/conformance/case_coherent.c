@@ -215,7 +215,7 @@ static void close_evicts(struct kit *k)
 }
 
 /* somebody else has a page for as long as they like: it stays, or comes home when they let go. The
- * end of its device does not wait for them */
+ * end of its device waits for them for a while, and then ends */
 static void close_held(struct kit *k)
 {
 	uint64_t len = 16 * PAGE, va = kit_filled(k, len, 21), page[PAGE / 8];
