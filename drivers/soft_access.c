@@ -273,7 +273,7 @@ trap(struct soft_thread *t, uint64_t va, int err)
 		cmd->err_va = va;
 	}
 	env_mutex_unlock(&t->s->lock);
-	__builtin_longjmp(t->trap, 1);
+	env_jump(t->trap);
 }
 ENV_JUMPS(trap);
 

@@ -256,7 +256,10 @@ void env_die(const char *what, const char *file, int line) __attribute__((noretu
 
 #define env_container_of(p, type, member) ((type *)((char *)(p)-offsetof(type, member)))
 
-/* after a function that leaves or is entered by __builtin_longjmp(), or never returns because a
+/* __builtin_longjmp() to where __builtin_setjmp() filled @buf; the user's ASan sees it coming */
+#define env_jump(buf)			  __builtin_longjmp(buf, 1)
+
+/* after a function that leaves or is entered by env_jump(), or never returns because a
  * function that it calls does: for who checks the code that the compiler has made */
 #define ENV_JUMPS(fn)			  _Static_assert(sizeof(&(fn)), "")
 

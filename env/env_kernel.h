@@ -235,6 +235,18 @@ static inline void env_probe_invalidate(u64 va, u64 len, unsigned int cause)
 		BUG();                                                                             \
 	} while (0)
 
+/* A frame that is left by a jump does not take back what KASAN has been told of it: who has that
+ * stack later, an interrupt for example, would be reported. Word 2 is the stack pointer to come. */
+#if defined(CONFIG_KASAN_GENERIC) && defined(CONFIG_KASAN_STACK)
+void __asan_allocas_unpoison(void *stack_top, ssize_t stack_bottom);
+#define env_jump(buf)                                                                              \
+	do {                                                                                       \
+		__asan_allocas_unpoison((void *)current_stack_pointer, (ssize_t)(buf)[2]);         \
+		__builtin_longjmp(buf, 1);                                                         \
+	} while (0)
+#else
+#define env_jump(buf) __builtin_longjmp(buf, 1)
+#endif
 /* objtool does not know such jumps */
 #define ENV_JUMPS(fn) STACK_FRAME_NON_STANDARD(fn)
 
