@@ -19,8 +19,8 @@
 
 static uint64_t hand;		   /* the next block to look at */
 static uint64_t seen_ns, count_ns; /* when the last count ended; how long it took */
-static struct usage seen;	   /* then; of it Balun's, and what cannot move: */
-static struct usage own;
+static struct usage seen;	   /* then */
+static struct usage own; /* of it: in RAM what is not the program's areas, mapped what is Balun's */
 static struct area *area;
 static unsigned int nareas;
 static uint64_t counted;
