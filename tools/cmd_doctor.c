@@ -191,7 +191,8 @@ static void check_engine(struct report *r, const struct balun_engine_info *info,
 		return;
 	}
 	todo(add(r, *info->remedy ? STATE_NOTE : STATE_OK, what,
-		 "works: %s; 64 pages went to a device and back", info->how),
+		 "works: %s; 64 pages went to a device and back%s%s", info->how,
+		 *info->reason ? "; but " : "", info->reason),
 	     info->remedy);
 	if (strcmp(info->name, "sim"))
 		r->real = true;

@@ -222,6 +222,21 @@ static const char *program_reason(const char *file, int depth)
 	return program_reason(s, depth + 1);
 }
 
+/* does the engine do all that a program needs which knows nothing of Balun? */
+static bool engine_suits(void)
+{
+	struct balun_engine_info info = { .size = sizeof(info) };
+	unsigned int i;
+
+	for (i = 0; !balun_engine_info(i, &info); i++) {
+		if (strcmp(info.name, "uffd") || !info.works || !*info.reason)
+			continue;
+		tool_error("run", "%s; %s", info.reason, info.remedy);
+		return false;
+	}
+	return true;
+}
+
 /* opens what the program will open: an error is one of the command line, not of the program */
 static int try_devices(struct options *o)
 {
@@ -230,8 +245,11 @@ static int try_devices(struct options *o)
 	struct balun_space *space;
 	struct balun_device *dev;
 	unsigned int i;
-	int err = balun_space_create(&opts, &space);
+	int err;
 
+	if (!engine_suits())
+		return EXIT_IMPOSSIBLE;
+	err = balun_space_create(&opts, &space);
 	if (err) {
 		tool_error("run", "%s", balun_reason());
 		return EXIT_IMPOSSIBLE;

@@ -30,14 +30,11 @@ bool allow_is_any(const struct uffd *u)
 /* lock held: the reader looks again who must wait */
 static void look_again(struct uffd *u)
 {
-	uint64_t one = 1;
-
 	u->more_ns = env_now_ns();
 	if (!u->starved)
 		return;
 	u->starved = false;
-	if (write(u->more_fd, &one, sizeof(one)) != sizeof(one))
-		env_die("eventfd", __FILE__, __LINE__);
+	uffd_look_again(u);
 }
 
 void allow_took(struct uffd *u, uint64_t bytes)
@@ -147,8 +144,8 @@ int uffd_watch(void *e, uint64_t va, uint64_t len)
 	uint64_t end = va + len, until;
 	struct uffd *u = e;
 
-	if (u->caps.user_mode_only) { /* a system call would fail with EFAULT */
-		env_reason("userfaultfd is for user mode only here");
+	if (u->caps.user_mode_only) {
+		env_reason("%s; %s", u->caps.reason, u->caps.remedy);
 		return -EOPNOTSUPP;
 	}
 	for (; va < end; va = until) {

@@ -1,5 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0-only OR MIT
 /*
+ * What the kernel needs of threads: nearly nothing, for it waits as a thread does.
+ *
+ * Where userfaultfd is for user mode only it does not. Then a thread is ended when the kernel finds
+ * its thread block away (restartable sequences) or the place for a signal's frame, and its calls
+ * fail that name what is on its stack. So both stay, of each thread that pthread_create() has made;
+ * and while it makes one, which the kernel writes to before it runs, nothing leaves at all.
+ *
  * Threads that end. The last thing a thread does is the kernel's: it clears the word that
  * pthread_join() waits for, in the thread block, and looks through the list of robust mutexes that
  * begins there. It does so when the thread takes no faults of userfaultfd any more; if the page is
@@ -35,10 +42,11 @@
 /*
  * @owner: generation and thread; 0 or of another generation (a parent's thread): free
  * @word, @head: what the kernel touches last, and @word is 0 as long as the thread lives
+ * @block, @size: its thread block, and the size of the stack that ends there
  */
 struct record {
 	uint64_t owner;
-	uint64_t word, head;
+	uint64_t word, head, block, size;
 	void *(*fn)(void *arg);
 	void *arg;
 };
@@ -57,6 +65,7 @@ static struct chunk {
 static pthread_once_t once = PTHREAD_ONCE_INIT;
 static pthread_key_t key;
 static bool have_key;
+static uint64_t first_block; /* of the first thread */
 
 typedef int create_fn(pthread_t *t, const pthread_attr_t *attr, void *(*fn)(void *), void *arg);
 /* a sanitizer that is linked into the same object; otherwise it comes before or behind by itself */
@@ -121,6 +130,7 @@ static struct record *record_find(unsigned int gen, bool look_hard)
 			    !swap(&r->owner, was, OWNER(gen, STARTING)))
 				continue;
 			store(&r->word, 0);
+			store(&r->block, 0);
 			raise_high(c, i + 1);
 			return r;
 		}
@@ -183,6 +193,7 @@ static UNSEEN void *thread_main(void *p)
 
 	owner |= (uint32_t)syscall(SYS_gettid);
 	forget(owner);
+	__atomic_store_n(&r->block, (uintptr_t)__builtin_thread_pointer(), __ATOMIC_SEQ_CST);
 	__atomic_store_n(&r->owner, owner, __ATOMIC_SEQ_CST);
 	pthread_setspecific(key, r);
 	return fn(arg);
@@ -227,13 +238,12 @@ static void thread_ends(void *p)
 	uffd_leave(u, cookie);
 }
 
-static void record_bits(struct record *r, unsigned int gen, uint64_t block, uint64_t *ret_bits)
+static void ending_bits(struct record *r, uint64_t owner, uint64_t block, uint64_t *ret_bits)
 {
-	uint64_t owner = load(&r->owner), word = load(&r->word), head = load(&r->head);
+	uint64_t word = load(&r->word), head = load(&r->head);
 
-	if (!owner || !word || OWNER_GEN(owner) != gen ||
-	    (BLOCK_OF(word + AROUND) != block && BLOCK_OF(word - AROUND) != block &&
-	     BLOCK_OF(head + AROUND) != block))
+	if (!word || (BLOCK_OF(word + AROUND) != block && BLOCK_OF(word - AROUND) != block &&
+		      BLOCK_OF(head + AROUND) != block))
 		return;
 	if (is_gone(owner)) {
 		swap(&r->owner, owner, 0);
@@ -243,6 +253,34 @@ static void record_bits(struct record *r, unsigned int gen, uint64_t block, uint
 	uffd_add_bits(block, head, head + AROUND, ret_bits);
 }
 
+/* a stack and the thread block above it */
+static void living_bits(struct record *r, uint64_t owner, uint64_t block, uint64_t *ret_bits)
+{
+	uint64_t end = load(&r->block) + PAGE, start = end - load(&r->size);
+
+	if (end == PAGE || end <= block || start >= block + BLOCK)
+		return;
+	if (is_gone(owner))
+		swap(&r->owner, owner, 0);
+	else
+		uffd_add_bits(block, start, end, ret_bits);
+}
+
+static void record_bits(struct uffd *u, struct record *r, uint64_t block, uint64_t *ret_bits)
+{
+	uint64_t owner = load(&r->owner);
+
+	if (!owner || OWNER_GEN(owner) != u->fork_gen)
+		return;
+	ending_bits(r, owner, block, ret_bits);
+	if (!u->caps.user_mode_only)
+		return;
+	if (OWNER_TID(owner) == STARTING) /* @block is not known yet */
+		uffd_add_bits(block, block, block + BLOCK, ret_bits);
+	else
+		living_bits(r, owner, block, ret_bits);
+}
+
 void uffd_ending_bits(struct uffd *u, uint64_t block, uint64_t *ret_bits)
 {
 	struct chunk *c;
@@ -250,7 +288,14 @@ void uffd_ending_bits(struct uffd *u, uint64_t block, uint64_t *ret_bits)
 
 	for (c = &first; c; c = env_load(&c->next))
 		for (i = 0; i < load_high(c); i++)
-			record_bits(&c->record[i], u->fork_gen, block, ret_bits);
+			record_bits(u, &c->record[i], block, ret_bits);
+	if (u->caps.user_mode_only)
+		uffd_add_bits(block, first_block, first_block + PAGE, ret_bits);
+}
+
+__attribute__((constructor)) void uffd_first_thread(void)
+{
+	first_block = (uintptr_t)__builtin_thread_pointer();
 }
 
 /* ---- the call ---- */
@@ -261,6 +306,16 @@ static void make_key(void)
 	if (!have_key)
 		env_log(1, "no key of thread-specific data is left: see pthread_join() in "
 			   "libbalun(7)");
+}
+
+/* the record is seen: a collect that has looked before it was is over */
+static void wait_seen(void)
+{
+	uint64_t cookie[8];
+	struct uffd *u = uffd_enter_here(cookie);
+
+	if (u)
+		uffd_leave(u, cookie);
 }
 
 static create_fn *next_create(void)
@@ -281,17 +336,27 @@ __attribute__((visibility("default"))) int pthread_create(pthread_t *t, const pt
 {
 	create_fn *create = next_create();
 	int err, saved = errno;
+	pthread_attr_t usual;
 	struct record *r;
+	size_t size = 0;
 
 	pthread_once(&once, make_key);
 	if (!have_key)
 		return create(t, attr, fn, arg);
 	r = record_get(env_fork_gen());
-	errno = saved;
-	if (!r)
+	if (!r) {
+		errno = saved;
 		return EAGAIN;
+	}
 	env_store_relaxed(&r->fn, fn);
 	env_store_relaxed(&r->arg, arg);
+	pthread_attr_init(&usual);
+	pthread_attr_getstacksize(attr ? attr : &usual, &size);
+	pthread_attr_destroy(&usual);
+	store(&r->size, size);
+	if (env_load(&uffd_user_mode_only))
+		wait_seen();
+	errno = saved;
 	err = create(t, attr, thread_main, r);
 	if (err)
 		store(&r->owner, 0);

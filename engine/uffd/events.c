@@ -446,6 +446,30 @@ static int serve_fault(struct uffd *u, uint64_t va, const struct uffd_msg *m)
 	return 0;
 }
 
+/* what threads that go inside ask for instead of touching it; false: one is held back */
+static bool serve_asked(struct uffd *u)
+{
+	static const struct uffd_msg read = { .event = UFFD_EVENT_PAGEFAULT };
+	unsigned int i, tries;
+	bool all = true;
+	uint64_t va;
+	int err;
+
+	for (i = 0; uffd_asked(&i, &va); i++) {
+		tries = TRIES;
+		do {
+			err = serve_fault(u, va, &read);
+			if (err == -EAGAIN)
+				uffd_drain_events(u);
+		} while (err == -EAGAIN && --tries);
+		if (err)
+			all = false;
+		else
+			uffd_answer(i);
+	}
+	return all;
+}
+
 /* each pending fault once; what is held back stays. Return: when to look at it again; NULL: nothing
  * does */
 static const struct timespec *serve_pending(struct uffd *u)
@@ -471,7 +495,15 @@ static const struct timespec *serve_pending(struct uffd *u)
 			hold_fault(u, &m);
 		}
 	}
-	return again;
+	return serve_asked(u) ? again : &held_period;
+}
+
+void uffd_look_again(struct uffd *u)
+{
+	const uint64_t one = 1;
+
+	if (write(u->more_fd, &one, sizeof(one)) != sizeof(one))
+		env_die("eventfd", __FILE__, __LINE__);
 }
 
 static bool message_waits(const struct uffd *u)

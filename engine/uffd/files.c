@@ -67,6 +67,10 @@ int uffd_files_start(struct uffd *u)
 
 	if (!is_own())
 		return 0;
+	if (u->caps.user_mode_only) { /* then threads ring for the reader, inside.c */
+		env_reason("%s; %s", u->caps.reason, u->caps.remedy);
+		return -EOPNOTSUPP;
+	}
 	f = env_alloc(sizeof(*f));
 	if (!f)
 		return -ENOMEM;

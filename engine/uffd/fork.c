@@ -121,6 +121,7 @@ static void fork_child(void)
 		maps_close();
 	}
 	env_store(&uffd_current, NULL);
+	uffd_first_thread();
 	if (told && u->caps.fork_event)
 		wait_for_parent();
 	renew_told();

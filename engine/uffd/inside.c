@@ -18,6 +18,7 @@
 #include <limits.h>
 #include <pthread.h>
 #include <signal.h>
+#include <sys/mman.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
 #include <unistd.h>
@@ -36,9 +37,11 @@
 /*
  * @who: the page of the stack pointer and the fork generation; 0, or of another generation (threads
  * that the child of a fork does not have): the slot is free
+ * @ask: a page that the reader is asked for, until it has looked
  */
 static struct inside {
-	uint64_t who, tp;
+	uint64_t who, tp, ask;
+	uint32_t answers; /* how often it has */
 } inside[INSIDE_SLOTS];
 static unsigned int inside_high;
 
@@ -53,11 +56,28 @@ struct cookie {
 	int cancel;
 };
 
+/*
+ * Where the kernel brings nothing home (user mode only) this thread does, touching it. There the
+ * mask is asked for first: the kernel blocks them, and then fails to say what was blocked before.
+ */
 static void block_signals(uint64_t *ret_old)
 {
-	uint64_t all = ~0ULL;
+	volatile uint64_t all = ~0ULL, *old = ret_old;
 
-	syscall(SYS_rt_sigprocmask, SIG_BLOCK, &all, ret_old, sizeof(all));
+	if (!env_load(&uffd_user_mode_only)) {
+		syscall(SYS_rt_sigprocmask, SIG_BLOCK, &all, ret_old, sizeof(all));
+		return;
+	}
+	while (syscall(SYS_rt_sigprocmask, SIG_BLOCK, NULL, ret_old, sizeof(all)))
+		*old = 0;
+	while (syscall(SYS_rt_sigprocmask, SIG_BLOCK, &all, NULL, sizeof(all)))
+		all = ~0ULL;
+}
+
+static void restore_signals(const uint64_t *old)
+{
+	while (syscall(SYS_rt_sigprocmask, SIG_SETMASK, old, NULL, sizeof(*old)))
+		(void)*(const volatile uint64_t *)old;
 }
 
 static void slot_take(struct cookie *c, uint64_t sp, uint64_t tp)
@@ -150,34 +170,91 @@ static __attribute__((noinline)) void touch_self(void)
 #endif
 }
 
+/*
+ * What the kernel may not touch for us the reader brings, as if it had been touched. This thread
+ * does not touch it itself: it would die where nothing is. No lock held; of the stack only what
+ * touch_self() has touched is used.
+ */
+static void ask(struct uffd *u, struct inside *me, uint64_t va)
+{
+	uint32_t seen = __atomic_load_n(&me->answers, __ATOMIC_SEQ_CST);
+
+	__atomic_store_n(&me->ask, va, __ATOMIC_SEQ_CST);
+	uffd_look_again(u);
+	while (__atomic_load_n(&me->answers, __ATOMIC_SEQ_CST) == seen)
+		syscall(SYS_futex, &me->answers, FUTEX_WAIT_PRIVATE, seen, NULL, NULL, 0);
+}
+
+bool uffd_asked(unsigned int *i, uint64_t *ret_va)
+{
+	unsigned int n = env_load(&inside_high), gen = env_fork_gen();
+
+	for (; *i < n; ++*i) {
+		*ret_va = __atomic_load_n(&inside[*i].ask, __ATOMIC_SEQ_CST);
+		/* what the child of a fork finds is another one's */
+		if (*ret_va && WHO_IS(__atomic_load_n(&inside[*i].who, __ATOMIC_SEQ_CST), gen))
+			return true;
+	}
+	return false;
+}
+
+void uffd_answer(unsigned int i)
+{
+	__atomic_store_n(&inside[i].ask, 0, __ATOMIC_SEQ_CST);
+	__atomic_fetch_add(&inside[i].answers, 1, __ATOMIC_SEQ_CST);
+	syscall(SYS_futex, &inside[i].answers, FUTEX_WAKE_PRIVATE, 1, NULL, NULL, 0);
+}
+
+static bool is_here(uint64_t va)
+{
+	unsigned char vec;
+
+	return mincore((void *)(uintptr_t)va, PAGE, &vec) || vec & 1; /* or nothing ever is */
+}
+
 #define TOUCH_PAGES ((STACK_BELOW + STACK_ABOVE + PAGE) / PAGE)
 
 /*
  * Not all of it needs to be this thread's: close to either end of a stack it is a guard page, or
- * memory that another thread unmaps in this moment. The kernel reads, and is refused there.
+ * memory that another thread unmaps in this moment. The kernel reads, and is refused there. Return:
+ * whether the reader was asked, for want of that.
  */
-static void touch_pages(struct uffd *u, uint64_t start, uint64_t end)
+static bool touch_pages(struct uffd *u, struct inside *me, uint64_t start, uint64_t end)
 {
 	struct iovec remote[TOUCH_PAGES], local;
-	char bytes[TOUCH_PAGES];
 	unsigned int n = 0, k;
+	char bytes[TOUCH_PAGES];
+	bool asked = false;
 	ssize_t got;
 
 	for (; start < end; start += PAGE)
 		remote[n++] = (struct iovec){ .iov_base = (void *)(uintptr_t)start, .iov_len = 1 };
 	for (k = 0; k < n; k += got + 1) {
-		local = (struct iovec){ .iov_base = bytes, .iov_len = n - k };
-		got = u->caps.user_mode_only
-			      ? -1
-			      : process_vm_readv(gettid(), &local, 1, remote + k, n - k, 0);
-		if (got >= 0 || (!u->caps.user_mode_only && errno == EFAULT)) {
-			got = ENV_MAX(got, 0);
+		void *page = remote[k].iov_base;
+
+		got = 0;
+		if (u->caps.user_mode_only) {
+			if (!is_here((uintptr_t)page)) {
+				ask(u, me, (uintptr_t)page);
+				asked = true;
+			}
 			continue;
 		}
-		/* where it may not wait for us, or not be called at all: this thread reads */
-		(void)*(volatile char *)remote[k].iov_base;
-		got = 0;
+		local = (struct iovec){ .iov_base = bytes, .iov_len = n - k };
+		got = process_vm_readv(gettid(), &local, 1, remote + k, n - k, 0);
+		if (got < 0 && errno != EFAULT) /* a filter refuses it: one by one */
+			syscall(SYS_madvise, page, PAGE, MADV_POPULATE_READ);
+		got = ENV_MAX(got, 0);
 	}
+	return asked;
+}
+
+/* lock held */
+static bool is_elsewhere(struct uffd *u, uint64_t start, uint64_t end)
+{
+	struct softpt_run r;
+
+	return softpt_next_busy(u->pt, start, end, &r) || softpt_next_away(u->pt, start, end, &r);
 }
 
 /*
@@ -185,8 +262,9 @@ static void touch_pages(struct uffd *u, uint64_t start, uint64_t end)
  * is watched there is nothing to do: the slot was published before this load, and who watches more
  * raises the mark before it looks at the slots; both are sequentially consistent.
  */
-static void touch(struct uffd *u, uint64_t start, uint64_t end)
+static void touch(struct uffd *u, struct inside *me, uint64_t start, uint64_t end)
 {
+	bool watched, asked = false;
 	struct softpt_run busy;
 	uint64_t until;
 
@@ -194,18 +272,18 @@ static void touch(struct uffd *u, uint64_t start, uint64_t end)
 	if (start >= __atomic_load_n(&u->watch_high, __ATOMIC_SEQ_CST))
 		return;
 	while (start < end) {
-		bool watched;
-
 		env_mutex_lock(&u->lock);
 		watched = watch_covers(&u->watch, start, &until);
 		until = ENV_MIN(until, end);
 		/* on the copying way a read would not wait, and then the page leaves */
 		while (watched && softpt_next_busy(u->pt, start, until, &busy))
 			env_cond_wait(&u->idle, &u->lock, ENV_FOREVER);
+		watched = watched && (!asked || is_elsewhere(u, start, until));
 		env_mutex_unlock(&u->lock);
-		if (watched)
-			touch_pages(u, start, until);
-		start = until;
+		/* the reader does not wait for a page that is on its way: look again */
+		asked = watched && touch_pages(u, me, start, until);
+		if (!asked)
+			start = until;
 	}
 }
 
@@ -221,14 +299,15 @@ static bool publish(struct cookie *c, uint64_t sp)
 	return true;
 }
 
-static void make_present(struct uffd *u, uint64_t sp)
+static void make_present(struct uffd *u, const struct cookie *c, uint64_t sp)
 {
+	struct inside *me = &inside[c->slot];
 	uint64_t tp = (uintptr_t)__builtin_thread_pointer();
 
 	wait_for_look(u);
 	touch_self();
-	touch(u, sp - STACK_BELOW, sp + STACK_ABOVE);
-	touch(u, tp - TLS_BELOW, tp + TLS_ABOVE);
+	touch(u, me, sp - STACK_BELOW, sp + STACK_ABOVE);
+	touch(u, me, tp - TLS_BELOW, tp + TLS_ABOVE);
 }
 
 void uffd_enter(void *e, void *cookie)
@@ -236,7 +315,7 @@ void uffd_enter(void *e, void *cookie)
 	uint64_t sp = (uintptr_t)__builtin_frame_address(0);
 
 	if (publish(cookie, sp))
-		make_present(e, sp);
+		make_present(e, cookie, sp);
 }
 
 struct uffd *uffd_enter_here(void *cookie)
@@ -254,7 +333,7 @@ struct uffd *uffd_enter_here(void *cookie)
 		uffd_leave(NULL, cookie);
 		return NULL;
 	}
-	make_present(u, sp);
+	make_present(u, cookie, sp);
 	return u;
 }
 
@@ -266,7 +345,7 @@ void uffd_leave(void *e, void *cookie)
 	if (c->slot < 0)
 		return;
 	slot_free(c);
-	syscall(SYS_rt_sigprocmask, SIG_SETMASK, &c->mask, NULL, sizeof(c->mask));
+	restore_signals(&c->mask);
 	pthread_setcancelstate(c->cancel, NULL);
 }
 

@@ -34,6 +34,8 @@ static const struct {
 	{ UFFD_FEATURE_EVENT_UNMAP, "EVENT_UNMAP" },
 };
 
+#define REMEDY "as root: chmod 666 /dev/userfaultfd, or sysctl vm.unprivileged_userfaultfd=1"
+
 static int open_dev(void)
 {
 	int dev = open("/dev/userfaultfd", O_RDWR | O_CLOEXEC), fd, err;
@@ -71,8 +73,11 @@ static int open_any(struct uffd_caps *c)
 	user = open_call(UFFD_USER_MODE_ONLY);
 	if (user >= 0) {
 		c->user_mode_only = true;
-		snprintf(c->how, sizeof(c->how),
-			 "user mode only: system calls into away memory fail with EFAULT");
+		snprintf(c->how, sizeof(c->how), "user mode only");
+		snprintf(c->reason, sizeof(c->reason),
+			 "userfaultfd is for user mode only here: system calls into away memory "
+			 "fail with EFAULT");
+		snprintf(c->remedy, sizeof(c->remedy), REMEDY);
 		return user;
 	}
 	snprintf(c->reason, sizeof(c->reason),
@@ -84,9 +89,8 @@ static int open_any(struct uffd_caps *c)
 			 "call userfaultfd in its seccomp profile");
 	else
 		snprintf(c->remedy, sizeof(c->remedy),
-			 "as root: chmod 666 /dev/userfaultfd, or sysctl "
-			 "vm.unprivileged_userfaultfd=1; in a container allow the system call "
-			 "userfaultfd in its seccomp profile");
+			 REMEDY "; in a container allow the system call userfaultfd in its seccomp "
+				"profile");
 	return user == -ENOSYS ? -EOPNOTSUPP : -EPERM;
 }
 

@@ -9,6 +9,7 @@
 
 #include "engine/uffd/uffd.h"
 
+bool uffd_user_mode_only;
 struct uffd *uffd_current;
 uint32_t uffd_life;
 
@@ -43,8 +44,10 @@ static int attach(struct balun_space *sp, void **ret_e)
 		goto err_free;
 	}
 	u->move = u->caps.move;
-	if (u->caps.user_mode_only)
-		env_log(1, "userfaultfd: %s", u->caps.how);
+	if (u->caps.user_mode_only) {
+		env_log(1, "%s", u->caps.reason);
+		env_store(&uffd_user_mode_only, true);
+	}
 	u->pt = softpt_create();
 	err = -ENOMEM;
 	if (!u->pt)

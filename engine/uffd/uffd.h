@@ -16,7 +16,7 @@
  * events.c   the thread that reads the context
  * inside.c   threads inside Balun keep their stack
  * allow.c    how much RAM touches may take
- * ending.c   what the kernel touches at the end of a thread stays
+ * ending.c   what the kernel needs of threads stays: at their end, or all the time
  * hooks.c    memory calls seen before they happen
  * fork.c     a child gets every byte
  * files.c    descriptors that the program does not have
@@ -202,6 +202,8 @@ struct uffd {
 	uint32_t looks, look_waiters;
 };
 
+/* a space of this process, or of one that it was forked from, has been for user mode only */
+extern bool uffd_user_mode_only;
 /* the context of this process, or, in a child of it, still the parent's; NULL: none */
 extern struct uffd *uffd_current;
 /*
@@ -354,6 +356,7 @@ void transit_log_one(struct transit *t, const struct transit_event *e);
 int uffd_reader_start(struct uffd *u);
 void uffd_reader_stop(struct uffd *u);
 void uffd_drain_events(struct uffd *u); /* on the reader; no lock held */
+void uffd_look_again(struct uffd *u);	/* the reader, at what waits; any lock */
 bool uffd_on_reader(const struct uffd *u);
 
 /* inside.c */
@@ -363,6 +366,9 @@ void uffd_leave(void *e, void *cookie);
 struct uffd *uffd_enter_here(void *cookie);
 /* uffd_current was cleared: until no thread is inside */
 void uffd_inside_wait(void);
+/* the next slot from *i on whose thread waits for the reader to serve page *ret_va; then it was */
+bool uffd_asked(unsigned int *i, uint64_t *ret_va);
+void uffd_answer(unsigned int i);
 /* lock held, from before uffd_inside_bits() until what is taken on its word has been taken */
 void uffd_look_begin(struct uffd *u);
 void uffd_look_end(struct uffd *u);
@@ -373,6 +379,7 @@ void uffd_add_bits(uint64_t block, uint64_t start, uint64_t end, uint64_t *bits)
 
 /* ending.c; lock held */
 void uffd_ending_bits(struct uffd *u, uint64_t block, uint64_t *ret_bits);
+void uffd_first_thread(void); /* of a process is who calls this; no lock */
 
 /* hooks.c; the space is published: until no call is under way that has not seen it */
 void uffd_unseen_wait(void);

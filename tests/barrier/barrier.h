@@ -98,7 +98,7 @@ extern const struct call calls[];
 /* is this one that devices are not told of? */
 bool call_is_quiet(const struct call *c, bool raw);
 /* skips where the kernel has no such call */
-void call_need(const struct call *c);
+void call_need(struct kit *k, const struct call *c);
 
 #define SEED	   77
 #define FRESH_SEED 78

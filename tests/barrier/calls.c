@@ -255,10 +255,12 @@ static bool has_guards(void)
 	return entry >> 58 & 1;
 }
 
-void call_need(const struct call *c)
+void call_need(struct kit *k, const struct call *c)
 {
 	static int guards;
 
+	if (c->effect == LOCKED) /* brings pages home */
+		kit_needs_kernel_faults(k);
 	if (c->effect != GUARDED)
 		return;
 	if (!guards)
@@ -318,7 +320,7 @@ void area_make(struct kit *k, const struct call *c, struct area *a)
 {
 	uint64_t len = (PREFIX + MID + (c->flags & CALL_LAST ? 0 : SUFFIX)) * PAGE, place;
 
-	call_need(c);
+	call_need(k, c);
 	place = kit_place(k, 3 * BALUN_BLOCK_SIZE);
 	a->brk = c->flags & CALL_BRK;
 	a->va = a->brk ? heap_end(a, len) : place + 40 * PAGE;

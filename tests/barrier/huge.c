@@ -94,6 +94,7 @@ static void part_run(struct kit *k, const struct cell *c)
 {
 	struct scene s = { .k = k, .c = c, .a.raw = c->raw };
 
+	call_need(k, c->call);
 	huge_make(k, &s.a);
 	if (c->mover == AFTER || c->mover == COMING)
 		kit_move(k, s.a.va, BLOCK, k->dev);

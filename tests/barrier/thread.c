@@ -250,6 +250,7 @@ static void end_looked(struct kit *k, const struct cell *c)
 	struct ender e = { .exits = c->mover };
 	struct worker mover;
 
+	kit_needs_kernel_faults(k); /* or the page stays as long as the thread */
 	CHECK(!pthread_key_create(&late_key, late));
 	ender_start(&e, k, ender_main);
 	worker_start(&mover, block_out_run, &e);
@@ -318,6 +319,7 @@ static void end_raw(struct kit *k, const struct cell *c)
 	uint32_t last;
 
 	(void)c;
+	kit_needs_kernel_faults(k);
 	ender_start(&e, k, raw_main);
 	worker_must_wait(&e.seen, SYS_futex, "a thread", "its end");
 	block_out(&e);

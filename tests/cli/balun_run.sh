@@ -10,6 +10,22 @@ unset BALUN_LOG
 balun=$(readlink -f "$BUILD")/balun
 tmp=$(mktemp -d)
 trap 'rm -rf "$tmp"' EXIT
+
+# ---- to whom userfaultfd is for user mode only: not half of it ----
+
+user() { # command...: as an ordinary user
+	if [ "$(id -u)" -eq 0 ]; then setpriv --reuid 65534 --clear-groups "$@"; else "$@"; fi
+}
+if user "$balun" doctor 2>/dev/null | grep -q 'for user mode only'; then
+	out=$(user "$balun" run --resident 64M -- echo began 2>&1)
+	[ $? -eq 3 ] && [[ $out == *'sysctl vm.unprivileged_userfaultfd=1'* && $out != *began* ]]
+	report $? "refused: $out"
+	out=$(user "$balun" run --or-plain --resident 64M -- echo began 2>/dev/null)
+	[ $? -eq 0 ] && [ "$out" = began ]
+	report $? "or plain: $out"
+else
+	skip 'user mode only' 'an ordinary user has all of userfaultfd, or none, or cannot read this folder'
+fi
 needs_uffd 'balun run'
 needs_plain_build 'balun run'
 

@@ -110,6 +110,7 @@ static void stack(struct kit *k)
 	uint64_t bytes = 2048 * sizeof(uint64_t);
 	pthread_t t;
 
+	kit_needs_kernel_faults(k); /* or stacks stay */
 	CHECK(s != NULL);
 	sem_init(&s->ready, 0, 0);
 	sem_init(&s->go, 0, 0);
@@ -319,17 +320,6 @@ static void parts_locked(struct kit *k)
 	CHECK_OK(k->mem->protect(k, va + 200 * PAGE, 16 * PAGE, KIT_RW));
 }
 
-/* the engine may be refused the faults of the kernel itself (vm.unprivileged_userfaultfd) */
-static void needs_kernel_faults(struct kit *k)
-{
-	struct balun_engine_info info = { .size = sizeof(info) };
-	unsigned int i;
-
-	for (i = 0; !balun_engine_info(i, &info); i++)
-		if (!strcmp(info.name, k->engine) && strstr(info.how, "user mode only"))
-			kit_skip("%s", info.how);
-}
-
 struct mapper {
 	struct kit *k;
 	bool stop;
@@ -358,7 +348,7 @@ static void huge_wanted(struct kit *k)
 	struct mapper m = { .k = k };
 	pthread_t t;
 
-	needs_kernel_faults(k);
+	kit_needs_kernel_faults(k);
 	madvise((void *)va, len, MADV_HUGEPAGE);
 	t = kit_thread(mapper_main, &m);
 	for (i = 0; i < 30; i++) {
@@ -381,7 +371,7 @@ static void syscalls(struct kit *k)
 	uint64_t len = 64 * PAGE, a = kit_filled(k, len, 10), b = kit_map(k, len, KIT_RW), at;
 	int fd = temp_file(len);
 
-	needs_kernel_faults(k);
+	kit_needs_kernel_faults(k);
 	kit_move(k, a, len, k->dev);
 	kit_move(k, b, len, k->dev);
 	for (at = 0; at < len; at += 16 * PAGE)

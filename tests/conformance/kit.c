@@ -71,6 +71,16 @@ void kit_skip(const char *fmt, ...)
 	_exit(0);
 }
 
+void kit_needs_kernel_faults(struct kit *k)
+{
+	struct balun_engine_info info = { .size = sizeof(info) };
+	unsigned int i;
+
+	for (i = 0; !balun_engine_info(i, &info); i++)
+		if (!strcmp(info.name, k->engine) && strstr(info.how, "user mode only"))
+			kit_skip("%s", info.reason);
+}
+
 void kit_check_rc(const char *file, int line, const char *call, int rc, int want)
 {
 	if (rc == want)

@@ -132,6 +132,8 @@ extern const struct kit_case cases_map[], cases_copy[], cases_fail[], cases_perm
 
 void kit_fail(const char *file, int line, const char *fmt, ...)
 	__attribute__((noreturn, format(printf, 3, 4)));
+/* skips where the engine serves no faults of the kernel itself (vm.unprivileged_userfaultfd) */
+void kit_needs_kernel_faults(struct kit *k);
 void kit_skip(const char *fmt, ...) __attribute__((noreturn, format(printf, 1, 2)));
 /* a kernel without CONFIG_DEVICE_PRIVATE: pages leave system memory for coherent devices only */
 bool kit_no_private(const struct kit *k);

@@ -25,10 +25,11 @@ report() {
 has_sanitizer() {
 	ldd "$BUILD/balun" | grep -qE 'lib[at]san'
 }
-# needs_uffd NAME: ends here with a skip where the engine uffd does not work
+# needs_uffd NAME: ends here with a skip where the engine uffd does not work, or not for all that
+# programs do
 needs_uffd() {
 	"$BUILD/balun" doctor --json 2>/dev/null | grep -q '"ok", "what": "engine uffd"' && return
-	skip "$1" 'the engine uffd does not work here'
+	skip "$1" 'userfaultfd may not be used here, or not for all (balun doctor has the remedy)'
 	summary
 }
 # needs_plain_build NAME: ends here with a skip if programs cannot be preloaded with this build. Tried

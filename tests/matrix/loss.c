@@ -242,7 +242,7 @@ const struct mx_cell cells_loss[] = {
 	{ "loss/driver-says/two-devices", cell, 0, 2, MX_NO_SPACE },
 	{ "loss/driver-says/system-calls", cell, 0, 3, MX_NO_SPACE },
 	{ "loss/driver-says/fork", cell, 0, 4, MX_NO_SPACE | MX_FORK },
-	{ "loss/driver-says/clone", cell, 1, 4, MX_NO_SPACE | MX_FORK },
+	{ "loss/driver-says/clone", cell, 1, 4, MX_NO_SPACE | MX_FORK | MX_FORK_EVENT },
 	{ "loss/driver-says/function-runs", cell, 0, 5, MX_NO_SPACE },
 	{ "loss/given-back/dontneed", cell, 0, 6, MX_NO_SPACE },
 	{ "loss/given-back/map-fixed", cell, 1, 6, MX_NO_SPACE },

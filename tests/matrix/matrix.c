@@ -87,24 +87,44 @@ void mx_skip(const char *fmt, ...)
 
 /* ---- a cell's process ---- */
 
-/* whether this process may have the event of a fork (CAP_SYS_PTRACE) */
-static bool fork_event(void)
+static struct balun_engine_info uffd(void)
 {
 	struct balun_engine_info info = { .size = sizeof(info) };
 	unsigned int i;
 
 	for (i = 0; !balun_engine_info(i, &info); i++)
 		if (!strcmp(info.name, "uffd"))
-			return info.works && strstr(info.features, "EVENT_FORK") &&
-			       !strstr(info.features, "-EVENT_FORK");
-	return false;
+			break;
+	return info;
+}
+
+/* whether this process may have the event of a fork (CAP_SYS_PTRACE) */
+static bool fork_event(void)
+{
+	struct balun_engine_info info = uffd();
+
+	return info.works && strstr(info.features, "EVENT_FORK") &&
+	       !strstr(info.features, "-EVENT_FORK");
+}
+
+static bool user_mode_only(void)
+{
+	return strstr(uffd().how, "user mode only");
 }
 
 static void needs(struct mx *m)
 {
-	if (m->cell->flags & MX_FORK_EVENT && !fork_event())
+	unsigned int flags = m->cell->flags;
+
+	if (flags & MX_USER && !getuid())
+		MX_CHECK(!setresuid(65534, 65534, 65534) && !prctl(PR_SET_DUMPABLE, 1));
+	if (flags & MX_USER && !user_mode_only())
+		mx_skip("this user gets userfaultfd by %s here", uffd().how);
+	if (flags & MX_KERNEL && user_mode_only())
+		mx_skip("%s", uffd().reason);
+	if (flags & MX_FORK_EVENT && !fork_event())
 		mx_skip("without CAP_SYS_PTRACE a bare clone() is not seen");
-	if (MX_TSAN && m->cell->flags & MX_FORK)
+	if (MX_TSAN && flags & MX_FORK)
 		mx_skip("forks a process with threads, which TSan cannot follow");
 }
 

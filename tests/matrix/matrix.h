@@ -65,6 +65,8 @@ struct mx {
 #define MX_FORK	      (1u << 1) /* forks a process with threads: not under TSan */
 #define MX_SOFT	      (1u << 2) /* launches functions: the device must be soft */
 #define MX_FORK_EVENT (1u << 3) /* a bare clone(): needs the event of a fork */
+#define MX_KERNEL     (1u << 4) /* the kernel itself reaches for away memory */
+#define MX_USER	      (1u << 5) /* as a user to whom userfaultfd is for user mode only */
 
 /**
  * struct mx_cell - a cell

@@ -538,18 +538,20 @@ static void cell_core(struct mx *m)
 }
 
 const struct mx_cell cells_outside[] = {
-	{ "syscall/io_uring/away", cell_uring, 0, 0, 0 },
-	{ "syscall/io_uring-waiting/moving", cell_uring_waiting, 0, 0, 0 },
-	{ "syscall/io_uring-registered/stays", cell_uring_registered, 0, 0, 0 },
-	{ "outside/process_vm_readv/away", cell_outside, OUT_VM_READ, 0, MX_FORK | MX_NO_SPACE },
-	{ "outside/process_vm_writev/away", cell_outside, OUT_VM_WRITE, 0, MX_FORK | MX_NO_SPACE },
+	{ "syscall/io_uring/away", cell_uring, 0, 0, MX_KERNEL },
+	{ "syscall/io_uring-waiting/moving", cell_uring_waiting, 0, 0, MX_KERNEL },
+	{ "syscall/io_uring-registered/stays", cell_uring_registered, 0, 0, MX_KERNEL },
+	{ "outside/process_vm_readv/away", cell_outside, OUT_VM_READ, 0,
+	  MX_FORK | MX_NO_SPACE | MX_KERNEL },
+	{ "outside/process_vm_writev/away", cell_outside, OUT_VM_WRITE, 0,
+	  MX_FORK | MX_NO_SPACE | MX_KERNEL },
 	{ "outside/proc-mem-read/away", cell_outside, OUT_MEM_READ, 0, MX_FORK | MX_NO_SPACE },
 	{ "outside/proc-mem-write/away", cell_outside, OUT_MEM_WRITE, 0, MX_FORK | MX_NO_SPACE },
 	{ "outside/ptrace-peek/away", cell_outside, OUT_PEEK, 0, MX_FORK | MX_NO_SPACE },
 	{ "outside/ptrace-poke/away", cell_outside, OUT_POKE, 0, MX_FORK | MX_NO_SPACE },
-	{ "signal/sigaltstack/away", cell_sigaltstack, 0, 0, 0 },
-	{ "signal/thread-stack/away", cell_thread_stack, 0, 0, 0 },
+	{ "signal/sigaltstack/away", cell_sigaltstack, 0, 0, MX_KERNEL },
+	{ "signal/thread-stack/away", cell_thread_stack, 0, 0, MX_KERNEL },
 	{ "outside/core-dump/away", cell_core, 0, 0, MX_FORK | MX_NO_SPACE },
-	{ "outside/core-dump/touched-first", cell_core, 1, 0, MX_FORK | MX_NO_SPACE },
+	{ "outside/core-dump/touched-first", cell_core, 1, 0, MX_FORK | MX_NO_SPACE | MX_KERNEL },
 	{ NULL, NULL, 0, 0, 0 },
 };

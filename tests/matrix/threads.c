@@ -161,6 +161,52 @@ static void threads_while_moving(struct mx *m)
 	scene_verify(&s);
 }
 
+static struct {
+	struct mx *m;
+	char *p;
+} inner;
+
+/* enters the space, with a guard close above its stack pointer and one close below */
+static void *inner_main(void *arg)
+{
+	mx_fill(inner.p, MIB, 9);
+	mx_move(inner.m, inner.p, MIB, inner.m->dev);
+	mx_verify(inner.p, MIB, 9);
+	return arg;
+}
+
+/*
+ * Small stacks, whose guards are watched as they are, for they were memory like any other before.
+ * The lower pages of each were never touched since.
+ */
+static void between_guards(struct mx *m)
+{
+	size_t size = STACK / 8, len = 4 * STACK, i;
+	char *all = mx_map(len), *stack;
+
+	inner.m = m;
+	inner.p = mx_map(MIB);
+	mx_fill(all, len, 1);
+	mx_move(m, all, len, m->dev);
+	mx_move(m, all, len, NULL);
+	for (i = 0; i < 10; i++) {
+		pthread_attr_t a;
+		pthread_t t;
+
+		stack = all + PAGE + i * (size + PAGE);
+		MX_CHECK(!madvise(stack, size, MADV_DONTNEED));
+		MX_CHECK(!mprotect(stack - PAGE, PAGE, PROT_NONE));
+		MX_CHECK(!mprotect(stack + size, PAGE, PROT_NONE));
+		pthread_attr_init(&a);
+		MX_CHECK_EQ(pthread_attr_setstack(&a, stack, size), 0);
+		MX_CHECK_EQ(pthread_create(&t, &a, inner_main, NULL), 0);
+		pthread_attr_destroy(&a);
+		mx_join(t);
+	}
+	MX_CHECK(!mprotect(all, len, PROT_READ | PROT_WRITE));
+	mx_verify(all + len / 2, len / 2, 1);
+}
+
 /* ---- handlers of the program around fork() ---- */
 
 static struct {
@@ -476,10 +522,13 @@ static void loader_away(struct mx *m)
 const struct mx_cell cells_threads[] = {
 	{ "threads/loader-away", loader_away, 0, 0, 0 },
 	{ "threads/cancelled-inside", cancelled_inside, 0, 0, 0 },
-	{ "threads/stack-away-at-exit", stack_away_at_exit, 0, 0, 0 },
-	{ "threads/stack-leaving-at-exit", stack_leaving_at_exit, 0, 0, 0 },
-	{ "threads/stack-away-at-start", stack_away_at_start, 0, 0, 0 },
+	{ "threads/stack-away-at-exit", stack_away_at_exit, 0, 0, MX_KERNEL },
+	{ "threads/stack-leaving-at-exit", stack_leaving_at_exit, 0, 0, MX_KERNEL },
+	{ "threads/stack-away-at-start", stack_away_at_start, 0, 0, MX_KERNEL },
 	{ "threads/come-and-go/pages-coming-home", threads_while_moving, 0, 0, 0 },
+	{ "threads/come-and-go/ordinary-user", threads_while_moving, 0, 0, MX_USER },
+	{ "threads/between-guards", between_guards, 0, 0, 0 },
+	{ "threads/between-guards/ordinary-user", between_guards, 0, 0, MX_USER },
 	{ "threads/mapping-cut-unseen", cut_unseen, 0, 0, 0 },
 	{ "threads/atfork-handlers", atfork_handlers, 0, 0, MX_FORK | MX_NO_SPACE },
 	{ "threads/fork-in-handler/pages-away", fork_in_handler, 0, AWAY, MX_FORK },

@@ -46,4 +46,4 @@ for p in "${programs[@]}"; do
 	echo "$p: $((SECONDS - started)) s"
 done
 echo "$passed passed, $failed failed, $skipped skipped"
-[ $passed -gt 0 ] && [ $failed -eq 0 ]
+[ $((passed + skipped)) -gt 0 ] && [ $failed -eq 0 ]
