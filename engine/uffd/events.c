@@ -465,7 +465,7 @@ static bool serve_asked(struct uffd *u)
 		if (err)
 			all = false;
 		else
-			uffd_answer(i);
+			uffd_answer(i, va);
 	}
 	return all;
 }

@@ -191,16 +191,19 @@ bool uffd_asked(unsigned int *i, uint64_t *ret_va)
 
 	for (; *i < n; ++*i) {
 		*ret_va = __atomic_load_n(&inside[*i].ask, __ATOMIC_SEQ_CST);
-		/* what the child of a fork finds is another one's */
 		if (*ret_va && WHO_IS(__atomic_load_n(&inside[*i].who, __ATOMIC_SEQ_CST), gen))
 			return true;
 	}
 	return false;
 }
 
-void uffd_answer(unsigned int i)
+/* In the child of a fork a slot can have the question of a thread of the parent. Who has the slot
+ * now may just ask another one: that is not answered. */
+void uffd_answer(unsigned int i, uint64_t va)
 {
-	__atomic_store_n(&inside[i].ask, 0, __ATOMIC_SEQ_CST);
+	if (!__atomic_compare_exchange_n(&inside[i].ask, &va, 0, false, __ATOMIC_SEQ_CST,
+					 __ATOMIC_RELAXED))
+		return;
 	__atomic_fetch_add(&inside[i].answers, 1, __ATOMIC_SEQ_CST);
 	syscall(SYS_futex, &inside[i].answers, FUTEX_WAKE_PRIVATE, 1, NULL, NULL, 0);
 }

@@ -368,7 +368,7 @@ struct uffd *uffd_enter_here(void *cookie);
 void uffd_inside_wait(void);
 /* the next slot from *i on whose thread waits for the reader to serve page *ret_va; then it was */
 bool uffd_asked(unsigned int *i, uint64_t *ret_va);
-void uffd_answer(unsigned int i);
+void uffd_answer(unsigned int i, uint64_t va);
 /* lock held, from before uffd_inside_bits() until what is taken on its word has been taken */
 void uffd_look_begin(struct uffd *u);
 void uffd_look_end(struct uffd *u);
