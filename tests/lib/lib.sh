@@ -32,6 +32,13 @@ needs_uffd() {
 	skip "$1" 'userfaultfd may not be used here, or not for all (balun doctor has the remedy)'
 	summary
 }
+# has_memory NAME: whether the memory of a real process can move here, all that it does or not
+has_memory() {
+	"$BUILD/balun" doctor >/dev/null 2>&1
+	[ $? -ne 3 ] && return
+	skip "$1" 'userfaultfd may not be used here (balun doctor has the remedy)'
+	return 1
+}
 # needs_plain_build NAME: ends here with a skip if programs cannot be preloaded with this build. Tried
 # with ASan, also with programs of the same build: it refuses when its library is not the first, and
 # told not to (verify_asan_link_order=0) calls malloc() as it begins, which is then balun run's, and

@@ -141,12 +141,28 @@ static double now_s(void)
 	return ts.tv_sec + ts.tv_nsec / 1e9;
 }
 
+/* why there is nothing to try here; NULL: there is */
+static const char *refused(void)
+{
+	struct balun_space_opts opts = { .size = sizeof(opts), .engine = "uffd" };
+	struct balun_space *sp;
+	int rc = balun_space_create(&opts, &sp);
+
+	if (!rc)
+		balun_space_destroy(sp);
+	return rc == -EPERM || rc == -EOPNOTSUPP ? balun_reason() : NULL;
+}
+
 int main(int argc, char **argv)
 {
 	uint64_t rounds = argc > 1 ? strtoull(argv[1], NULL, 0) : 10000, i;
 	const char *spec = argc > 2 ? argv[2] : NULL;
 	double start = now_s();
 
+	if (refused()) {
+		printf("SKIP fork: %s\n", refused());
+		return 77;
+	}
 	prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0);
 	for (i = 0; i < rounds; i++) {
 		const char *s = spec ? spec : i & 2 ? "soft:mem=4M,workers=1" : "ram:mem=4M";
