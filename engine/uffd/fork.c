@@ -251,6 +251,16 @@ static void child_give(struct child *c, uint64_t va, const char *src, uint64_t l
 	}
 }
 
+/* the device lost it */
+static void child_lose(struct uffd *u, struct child *c, uint64_t va, uint64_t len)
+{
+	if (u->caps.poison)
+		child_give(c, va, NULL, len);
+	else /* the limit in docs/coherence.md */
+		env_log(0, "clone: %llu KiB at 0x%llx are lost, and zeros in the child",
+			(unsigned long long)len >> 10, (unsigned long long)va);
+}
+
 /* from host memory that is watched: what is not there was never written, and must not be touched */
 static void give_host(struct child *c, uint64_t va, const char *src, unsigned int n,
 		      const char *other)
@@ -279,7 +289,7 @@ static void give_place(struct uffd *u, struct child *c, uint64_t va, unsigned in
 	unsigned int k;
 
 	if (core_device_is_lost(u->space, dev)) {
-		child_give(c, va, NULL, n * PAGE);
+		child_lose(u, c, va, n * PAGE);
 		return;
 	}
 	for (; n; va += k * PAGE, off += k * PAGE, n -= k) {
@@ -289,7 +299,7 @@ static void give_place(struct uffd *u, struct child *c, uint64_t va, unsigned in
 			moving += moving ? k * PAGE : 0;
 		} else if (core_read_device(u->space, dev, off, give_buf, k * PAGE)) {
 			env_log(0, "clone: a device does not give the child its pages");
-			child_give(c, va, NULL, k * PAGE);
+			child_lose(u, c, va, k * PAGE);
 		} else {
 			child_give(c, va, give_buf, k * PAGE);
 		}

@@ -159,7 +159,9 @@ int uffd_open(struct uffd_caps *c)
 		err = open_with(c, want & ~(uint64_t)UFFD_FEATURE_EVENT_FORK);
 	if (err)
 		return err;
-	c->move = c->features & UFFD_FEATURE_MOVE && !(force && *force == '1');
+	if (force && *force == '1') /* as a kernel before 6.6 */
+		c->features &= ~(uint64_t)(UFFD_FEATURE_MOVE | UFFD_FEATURE_POISON);
+	c->move = c->features & UFFD_FEATURE_MOVE;
 	c->poison = c->features & UFFD_FEATURE_POISON;
 	c->fork_event = c->features & UFFD_FEATURE_EVENT_FORK;
 	if (!c->move)

@@ -110,8 +110,8 @@ BALUN_API int balun_space_create(const struct balun_space_opts *opts,
  * @space: from balun_space_create(), or NULL
  *
  * Waits for device work in flight. A page that a failed device will not give back is poisoned: a
- * touch of it is SIGBUS. Return: 0; -EIO when pages were lost (the space is gone all the same);
- * -ECHILD the space belongs to the parent process.
+ * touch of it is SIGBUS (SIGSEGV before Linux 6.6). Return: 0; -EIO when pages were lost (the space
+ * is gone all the same); -ECHILD the space belongs to the parent process.
  */
 BALUN_API int balun_space_destroy(struct balun_space *space);
 

@@ -11,6 +11,7 @@ balun=$(readlink -f "$BUILD")/balun
 lossy=$(readlink -f "$BUILD")/tests/stress/lossy
 py=$(command -v /usr/bin/python3 || command -v python3)
 needs_uffd loss
+"$balun" doctor --json | grep -q -- '-POISON' && export LOSSY_SEGV=1
 needs_plain_build loss
 tmp=$(mktemp -d)
 servers=()

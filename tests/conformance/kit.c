@@ -210,15 +210,25 @@ static uint64_t kit_caps(struct balun_device *dev)
 	return info.caps;
 }
 
-bool kit_no_private(const struct kit *k)
+static bool lacks(const struct kit *k, const char *feature)
 {
 	struct balun_engine_info e = { .size = sizeof(e) };
 	unsigned int i;
 
-	for (i = 0; k->kernel && !balun_engine_info(i, &e); i++)
+	for (i = 0; !balun_engine_info(i, &e); i++)
 		if (!strcmp(e.name, k->engine))
-			return strstr(e.features, "-PRIVATE");
+			return strstr(e.features, feature);
 	return false;
+}
+
+bool kit_no_private(const struct kit *k)
+{
+	return k->kernel && lacks(k, "-PRIVATE");
+}
+
+bool kit_no_poison(const struct kit *k)
+{
+	return !strcmp(k->engine, "uffd") && lacks(k, "-POISON");
 }
 
 void kit_needs_private(struct kit *k, struct balun_device *dev)

@@ -135,6 +135,8 @@ void kit_fail(const char *file, int line, const char *fmt, ...)
 /* skips where the engine serves no faults of the kernel itself (vm.unprivileged_userfaultfd) */
 void kit_needs_kernel_faults(struct kit *k);
 void kit_skip(const char *fmt, ...) __attribute__((noreturn, format(printf, 1, 2)));
+/* a kernel before 6.6: what is lost is SIGSEGV on touch, until it is unmapped */
+bool kit_no_poison(const struct kit *k);
 /* a kernel without CONFIG_DEVICE_PRIVATE: pages leave system memory for coherent devices only */
 bool kit_no_private(const struct kit *k);
 /* skips where there is no private memory for @dev; NULL: for pages that are held */

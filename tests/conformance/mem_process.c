@@ -49,6 +49,14 @@ static int guarded_copy(void *dst, const void *src, size_t len)
 	return rc;
 }
 
+/* what @rc says of an access to @va */
+static int as_lost(struct kit *k, uint64_t va, int rc)
+{
+	if (rc == -EFAULT && kit_no_poison(k) && kit_query1(k, va).where == BALUN_WHERE_LOST)
+		return -EHWPOISON;
+	return rc;
+}
+
 static int prot_of(unsigned int prot)
 {
 	return (prot & KIT_READ ? PROT_READ : 0) | (prot & KIT_WRITE ? PROT_WRITE : 0);
@@ -92,21 +100,20 @@ static int process_dontneed(struct kit *k, uint64_t va, uint64_t len)
 
 static int process_load(struct kit *k, uint64_t va, void *buf, size_t len)
 {
-	(void)k;
 	guard_install();
-	return guarded_copy(buf, (const void *)va, len);
+	return as_lost(k, va, guarded_copy(buf, (const void *)va, len));
 }
 
 static int process_store(struct kit *k, uint64_t va, const void *buf, size_t len)
 {
-	(void)k;
 	guard_install();
-	return guarded_copy((void *)va, buf, len);
+	return as_lost(k, va, guarded_copy((void *)va, buf, len));
 }
 
 /* ---- a forked child that answers questions about its memory ---- */
 
 struct kit_child {
+	struct kit *k;
 	pid_t pid;
 	int ask, answer;
 };
@@ -167,10 +174,10 @@ static int process_fork(struct kit *k, struct kit_child **ret_child)
 	struct kit_child *c = balun_mem_alloc(sizeof(*c));
 	int ask[2], answer[2];
 
-	(void)k;
 	guard_install();
 	if (!c || pipe(ask) || pipe(answer))
 		return -ENOMEM;
+	c->k = k;
 	c->pid = fork();
 	if (c->pid < 0)
 		return -errno;
@@ -200,7 +207,7 @@ static int process_child_load(struct kit_child *c, uint64_t va, void *buf, size_
 		if (!read_all(c->answer, &rc, sizeof(rc)) || !read_all(c->answer, buf, part))
 			return -EPIPE;
 		if (rc)
-			return rc;
+			return as_lost(c->k, va, rc);
 		buf = (char *)buf + part;
 		len -= part;
 	}

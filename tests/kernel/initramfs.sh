@@ -16,7 +16,8 @@ busybox=$(command -v busybox) || die 'initramfs: no busybox (package busybox-sta
 
 root=$(mktemp -d)
 trap 'rm -rf "$root"' EXIT
-mkdir -p "$root"/{bin,dev,proc,sys,tmp,lib64,usr/lib,etc/modprobe.d} "$root/lib/modules/$release"
+chmod 755 "$root"
+mkdir -p "$root"/{bin,dev,proc,sys,tmp,var/tmp,lib64,usr/lib,etc/modprobe.d} "$root/lib/modules/$release"
 cp "$busybox" "$root/bin/busybox"
 cp "$here/guest/init" "$root/init"
 cp "$here/guest/lib.sh" "$root/lib.sh"

@@ -41,7 +41,7 @@ static void begin(struct mx *m)
 {
 	struct sigaction sa = { .sa_sigaction = on_bus, .sa_flags = SA_SIGINFO };
 
-	MX_CHECK(!sigaction(SIGBUS, &sa, NULL));
+	MX_CHECK(!sigaction(mx_no_poison() ? SIGSEGV : SIGBUS, &sa, NULL));
 	mx_open(m);
 }
 
@@ -242,12 +242,12 @@ const struct mx_cell cells_loss[] = {
 	{ "loss/driver-says/two-devices", cell, 0, 2, MX_NO_SPACE },
 	{ "loss/driver-says/system-calls", cell, 0, 3, MX_NO_SPACE },
 	{ "loss/driver-says/fork", cell, 0, 4, MX_NO_SPACE | MX_FORK },
-	{ "loss/driver-says/clone", cell, 1, 4, MX_NO_SPACE | MX_FORK | MX_FORK_EVENT },
+	{ "loss/driver-says/clone", cell, 1, 4, MX_NO_SPACE | MX_FORK | MX_FORK_EVENT | MX_POISON },
 	{ "loss/driver-says/function-runs", cell, 0, 5, MX_NO_SPACE },
-	{ "loss/given-back/dontneed", cell, 0, 6, MX_NO_SPACE },
+	{ "loss/given-back/dontneed", cell, 0, 6, MX_NO_SPACE | MX_POISON },
 	{ "loss/given-back/map-fixed", cell, 1, 6, MX_NO_SPACE },
 	{ "loss/given-back/munmap", cell, 2, 6, MX_NO_SPACE },
 	{ "loss/given-back/mremap", cell, 3, 6, MX_NO_SPACE },
-	{ "loss/given-back/raw-dontneed", cell, 4, 6, MX_NO_SPACE },
+	{ "loss/given-back/raw-dontneed", cell, 4, 6, MX_NO_SPACE | MX_POISON },
 	{ NULL, NULL, 0, 0, 0 },
 };

@@ -112,6 +112,11 @@ static bool user_mode_only(void)
 	return strstr(uffd().how, "user mode only");
 }
 
+bool mx_no_poison(void)
+{
+	return strstr(uffd().features, "-POISON");
+}
+
 static void needs(struct mx *m)
 {
 	unsigned int flags = m->cell->flags;
@@ -124,6 +129,8 @@ static void needs(struct mx *m)
 		mx_skip("%s", uffd().reason);
 	if (flags & MX_FORK_EVENT && !fork_event())
 		mx_skip("without CAP_SYS_PTRACE a bare clone() is not seen");
+	if (flags & MX_POISON && mx_no_poison())
+		mx_skip("this kernel has no UFFDIO_POISON (Linux 6.6)");
 	if (MX_TSAN && flags & MX_FORK)
 		mx_skip("forks a process with threads, which TSan cannot follow");
 }

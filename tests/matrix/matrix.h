@@ -61,12 +61,16 @@ struct mx {
 	struct balun_device *dev;
 };
 
+/* a kernel before 6.6: what is lost is SIGSEGV on touch, until it is unmapped */
+bool mx_no_poison(void);
+
 #define MX_NO_SPACE   (1u << 0) /* makes its own */
 #define MX_FORK	      (1u << 1) /* forks a process with threads: not under TSan */
 #define MX_SOFT	      (1u << 2) /* launches functions: the device must be soft */
 #define MX_FORK_EVENT (1u << 3) /* a bare clone(): needs the event of a fork */
 #define MX_KERNEL     (1u << 4) /* the kernel itself reaches for away memory */
 #define MX_USER	      (1u << 5) /* as a user to whom userfaultfd is for user mode only */
+#define MX_POISON     (1u << 6) /* needs UFFDIO_POISON */
 
 /**
  * struct mx_cell - a cell

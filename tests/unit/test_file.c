@@ -23,6 +23,7 @@
 /* what is under way is looked at, and spoiled */
 #include "drivers/file.c"
 #include "drivers/file_io.c"
+#include "lost.h"
 #include "store.h"
 
 static char dir[] = "/var/tmp/balun-test-XXXXXX";
@@ -710,7 +711,7 @@ static void costs_exactly_the_page(void **state)
 	assert_int_equal(c.moved, 64);
 	bad = lseek(f->fd, 0, SEEK_DATA) + 20 * PAGE;
 	spoil(f, bad + 1234, "????????", 8);
-	signal(SIGBUS, on_bus);
+	signal(lost_signal(), on_bus);
 	for (i = n = 0; i < 64; i++) {
 		if (is_bus(mem + i * PAGE)) {
 			bad = (uintptr_t)mem + i * PAGE;
@@ -724,7 +725,7 @@ static void costs_exactly_the_page(void **state)
 	assert_int_equal(n, 1);
 	assert_int_equal(lost[0].addr, bad);
 	assert_int_equal(lost[0].len, PAGE);
-	signal(SIGBUS, SIG_DFL);
+	signal(lost_signal(), SIG_DFL);
 	balun_device_close(dev);
 	balun_space_destroy(space);
 	munmap(mem, 64 * PAGE);

@@ -23,6 +23,7 @@
 
 #include "balun/balun.h"
 #include "env/env.h"
+#include "tests/unit/lost.h"
 #include "tests/unit/nbd_server.h"
 #include "tests/unit/rand.h"
 
@@ -51,14 +52,14 @@ static void on_sigbus(int sig)
 	siglongjmp(no_page, 1);
 }
 
-/* right pages of [first, first + n); the others are SIGBUS, never wrong */
+/* right pages of [first, first + n); the others are a signal, never wrong */
 static unsigned int right(unsigned int first, unsigned int n)
 {
 	struct sigaction bus = { .sa_handler = on_sigbus }, old;
 	volatile unsigned int i, good = 0;
 	unsigned long at;
 
-	sigaction(SIGBUS, &bus, &old);
+	sigaction(lost_signal(), &bus, &old);
 	for (i = first; i < first + n; i++) {
 		if (sigsetjmp(no_page, 1))
 			continue;
@@ -67,7 +68,7 @@ static unsigned int right(unsigned int first, unsigned int n)
 				    at * 0x9e3779b97f4a7c15UL);
 		good++;
 	}
-	sigaction(SIGBUS, &old, NULL);
+	sigaction(lost_signal(), &old, NULL);
 	return good;
 }
 

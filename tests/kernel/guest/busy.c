@@ -1,6 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0-only OR MIT
 /*
- * busy - keep the modules busy for a while: usage: busy SPEC MILLISECONDS
+ * busy - keep the modules busy for a while: usage: busy SPEC MILLISECONDS [fail]
+ *
+ * fail: the kernel's allocations for this program are to fail from now on, as /sys/kernel/debug
+ * says. Not from before: Linux 6.1 begins a program also when it could not zero the end of its
+ * data.
  *
  * A device with less memory than the program works on, three threads: one moves extents there and
  * home, one lets the device compute (it faults), one is the CPU, which writes a word of every page
@@ -25,8 +29,8 @@
 static struct {
 	struct balun_space *space;
 	struct balun_device *dev;
-	char *mem;	       /* word 0 of a page is the CPU's, the rest holds 1 */
-	struct soft_args args; /* of the device's thread */
+	char *mem;		   /* word 0 of a page is the CPU's, the rest holds 1 */
+	struct soft_args args[64]; /* of the device's thread */
 	atomic_uint stop, wrong, failed;
 } b;
 
@@ -34,6 +38,14 @@ static void said(const char *what)
 {
 	if (!atomic_fetch_add(&b.failed, 1))
 		fprintf(stderr, "busy: %s: %s\n", what, balun_reason());
+}
+
+/* the first one is told */
+static void wrong(const char *where, uint64_t at, uint64_t is, uint64_t want)
+{
+	if (!atomic_exchange(&b.wrong, 1))
+		fprintf(stderr, "busy: %s: %#lx at %#lx, not %#lx\n", where, (unsigned long)is,
+			(unsigned long)at, (unsigned long)want);
 }
 
 static void *mover(void *unused)
@@ -51,22 +63,26 @@ static void *mover(void *unused)
 	return NULL;
 }
 
-/* the device adds up bytes that nobody changes */
+/* The device adds up bytes that nobody changes. A sum that nobody could wait for may still come:
+ * the next one has a place of its own. */
 static void *device(void *unused)
 {
+	struct soft_args *a = b.args, *end = a + sizeof(b.args) / sizeof(*a);
 	unsigned int seed = 2;
 	uint64_t fence;
 
 	(void)unused;
-	while (!b.stop) {
-		b.args.src = (uintptr_t)b.mem + rand_r(&seed) % PAGES * PAGE + 8;
-		b.args.len = PAGE - 8;
-		b.args.value = 0;
-		if (balun_soft_launch(b.dev, balun_soft_reduce, (uintptr_t)&b.args, 1, &fence) ||
-		    balun_soft_wait(b.dev, fence, NULL))
+	while (!b.stop && a < end) {
+		a->src = (uintptr_t)b.mem + rand_r(&seed) % PAGES * PAGE + 8;
+		a->len = PAGE - 8;
+		a->value = 0;
+		if (balun_soft_launch(b.dev, balun_soft_reduce, (uintptr_t)a, 1, &fence) ||
+		    balun_soft_wait(b.dev, fence, NULL)) {
 			said("reduce");
-		else if (b.args.value != PAGE - 8)
-			b.wrong = 1;
+			a++;
+		} else if (a->value != PAGE - 8) {
+			wrong("the device's sum", a->src, a->value, PAGE - 8);
+		}
 	}
 	return NULL;
 }
@@ -81,7 +97,8 @@ static uint64_t cpu(uint64_t end_ms)
 		for (i = 0; i < PAGES; i++) {
 			uint64_t *w = (uint64_t *)(b.mem + i * PAGE);
 
-			b.wrong |= *w != round;
+			if (*w != round)
+				wrong("the CPU", (uintptr_t)w, *w, round);
 			*w = round + 1;
 		}
 		round++;
@@ -96,9 +113,13 @@ static void check(uint64_t round)
 	uint64_t i, j;
 
 	for (i = 0; i < PAGES; i++) {
-		b.wrong |= *(uint64_t *)(b.mem + i * PAGE) != round;
-		for (j = 8; j < PAGE; j++)
-			b.wrong |= b.mem[i * PAGE + j] != 1;
+		const uint64_t *w = (const uint64_t *)(b.mem + i * PAGE);
+
+		if (*w != round)
+			wrong("in the end", (uintptr_t)w, *w, round);
+		for (j = 1; j < PAGE / 8; j++)
+			if (w[j] != 0x0101010101010101)
+				wrong("in the end", (uintptr_t)&w[j], w[j], 0x0101010101010101);
 	}
 }
 
@@ -118,12 +139,19 @@ static uint64_t work(uint64_t ms)
 	return round;
 }
 
+static bool make_it_fail(void)
+{
+	FILE *f = fopen("/proc/self/make-it-fail", "w");
+
+	return f && fputs("1", f) >= 0 && !fclose(f);
+}
+
 int main(int argc, char **argv)
 {
 	struct balun_space_opts opts = { .size = sizeof(opts), .engine = "kernel" };
 	uint64_t i, round = 0;
 
-	if (argc != 3)
+	if (argc != 3 && (argc != 4 || strcmp(argv[3], "fail") || !make_it_fail()))
 		return 2;
 	b.mem = mmap(NULL, BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	if (b.mem == MAP_FAILED)
