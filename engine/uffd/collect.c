@@ -354,7 +354,7 @@ static unsigned int present_run(struct uffd *u, struct transit *t, struct engine
 static unsigned int copy_out(struct uffd *u, struct transit *t, struct engine_batch *b,
 			     unsigned int i, unsigned int n)
 {
-	uint64_t va = b->va + i * PAGE;
+	uint64_t va = b->va + i * PAGE, until;
 	struct uffdio_writeprotect p = { .range = { .start = va, .len = n * PAGE },
 					 .mode = UFFDIO_WRITEPROTECT_MODE_WP };
 	unsigned int k, end, nevents;
@@ -364,7 +364,13 @@ static unsigned int copy_out(struct uffd *u, struct transit *t, struct engine_ba
 	ENV_STOP("collect-looked");
 	/* as with MOVE, this is what refuses while an event is pending: only then is the look right
 	 */
-	err = ioctl(u->caps.fd, UFFDIO_WRITEPROTECT, &p) ? errno : 0;
+	while ((err = ioctl(u->caps.fd, UFFDIO_WRITEPROTECT, &p) ? errno : 0) == ENOENT) {
+		until = maps_end(va, va + n * PAGE);
+		if (until == va + n * PAGE)
+			break;
+		n = (until - va) >> BALUN_PAGE_SHIFT; /* Linux 6.1: only of one mapping */
+		p.range.len = n * PAGE;
+	}
 	uffd_look_end(u);
 	if (err) {
 		if (err == EAGAIN)

@@ -228,7 +228,11 @@ bool kit_no_private(const struct kit *k)
 
 bool kit_no_poison(const struct kit *k)
 {
-	return !strcmp(k->engine, "uffd") && lacks(k, "-POISON");
+	static int says; /* asked at each page that is lost */
+
+	if (!says)
+		says = !strcmp(k->engine, "uffd") && lacks(k, "-POISON") ? 1 : -1;
+	return says > 0;
 }
 
 void kit_needs_private(struct kit *k, struct balun_device *dev)

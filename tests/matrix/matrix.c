@@ -194,7 +194,7 @@ static void run_process(const struct run *r, const struct mx_cell *c)
 	int status;
 	pid_t pid;
 
-	m.copying = copying();
+	m.copying = strstr(uffd().features, "-MOVE");
 	fflush(stdout);
 	memset(verdict, 0, sizeof(*verdict));
 	pid = fork();

@@ -50,7 +50,7 @@ struct mx_cell;
 /**
  * struct mx - a running cell
  * @driver: spec of the device
- * @copying: pages are copied out, not moved (BALUN_UFFD_COPY)
+ * @copying: pages are copied out, not moved (a kernel before 6.8, or BALUN_UFFD_COPY)
  * @space, @dev: NULL with MX_NO_SPACE
  */
 struct mx {
