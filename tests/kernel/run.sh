@@ -5,11 +5,12 @@
 # Usage: tests/kernel/run.sh [--kernel 6.1|6.12|newest|stock|all] [--config plain|debug|all] [TEST...]
 #   a TEST is a name or the beginning of one, as conform/soft
 #
-# For every kernel: the kernel's own HMM selftest on the kernel's own test driver (the bar, kept in
-# the cache) and on Balun's dmirror module, huge pages on demand and always; the conformance kit on
-# every driver; tests/kernel/cases. The kernel's log is read after every test, a warning fails it.
-# One line a test; a table of the selftest; "N passed, N failed, N skipped". The stock kernel is Debian's
-# own, for the installed headers: no page can go to a device but a coherent one, the rest is mirrored.
+# For every kernel: suites of user space, on the engine uffd; the kernel's own HMM selftest on the
+# kernel's own test driver (the bar, kept in the cache) and on Balun's dmirror module, huge pages on
+# demand and always; the conformance kit on every driver; tests/kernel/cases. The kernel's log is read
+# after every test, a warning fails it. One line a test; a table of the selftest; "N passed, N failed,
+# N skipped". The stock kernel is Debian's own, for the installed headers: no page can go to a device
+# but a coherent one, the rest is mirrored.
 #
 # A debug kernel is some five times slower, and its time is its own: a second takes two or three
 # (tests/kernel/lib.sh). So on it, unless a TEST asks for more: the selftest on Balun's module only,
@@ -22,7 +23,7 @@ while [ $# -gt 0 ]; do
 	case $1 in
 	--kernel) kernels=$2 && shift ;;
 	--config) configs=$2 && shift ;;
-	-*) sed -n '4,16s/^# \{0,1\}//p' "$0" && exit 2 ;;
+	-*) sed -n '4,17s/^# \{0,1\}//p' "$0" && exit 2 ;;
 	*) wanted+=("$1") ;;
 	esac
 	shift
@@ -318,6 +319,25 @@ stock() {
 	vm stock
 }
 
+# ---- user space ----
+
+# The engine uffd as this kernel has it: Debian 12's own one moves no pages (UFFDIO_MOVE) and poisons
+# none, and answers differently here and there. None of Balun's modules is loaded.
+user() {
+	local dir=$logs-user lib=/lib/x86_64-linux-gnu
+	[ "$config" = plain ] || return 0
+	files+=("$BUILD"/tests/{barrier/barrier,matrix/matrix,stress/grow} "$BUILD/run/libbalun-run.so:/usr/lib/balun/libbalun-run.so")
+	# opened by libc and by a test
+	files+=("$lib/libgcc_s.so.1:/usr/lib/libgcc_s.so.1" "$lib/libanl.so.1:/usr/lib/libanl.so.1")
+	job "$dir.job" 'chmod 1777 /tmp; mount -t tmpfs tmpfs /var/tmp'
+	test_in "$dir.job" user/conform 1800 'balun conform --engine uffd --timeout 180 --driver soft'
+	test_in "$dir.job" user/matrix 1200 'matrix --driver soft'
+	test_in "$dir.job" user/barrier 1200 barrier
+	test_in "$dir.job" user/run 600 \
+		'balun run --resident 64M --device lz4 -- grow small 200 2 && balun run --chaos 5000 --device lz4 -- grow mmap 100 2'
+	run_job "$dir.job" '' "$dir" && report "$label" "$dir.job" "$dir"
+}
+
 # ---- all of it ----
 
 one_kernel() { # KERNEL CONFIG
@@ -338,6 +358,7 @@ one_kernel() { # KERNEL CONFIG
 	[ -x "$BUILD/balun" ] || die "no $BUILD/balun; make first"
 	mapfile -t files < <(kernel_files)
 	files+=("$BUILD/balun" "$BUILD"/tests/kernel/{busy,churn,huge,ioctl_fuzz})
+	user
 	if ! own_modules >"$logs.files"; then
 		add "$label modules" 0 1 0 0
 	elif [ -s "$logs.files" ]; then
