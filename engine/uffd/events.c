@@ -446,28 +446,25 @@ static int serve_fault(struct uffd *u, uint64_t va, const struct uffd_msg *m)
 	return 0;
 }
 
-/* what threads that go inside ask for instead of touching it; false: one is held back */
-static bool serve_asked(struct uffd *u)
+/* tried so often that the next one need not wait for long; 0 or as serve_fault() */
+static int serve_some(struct uffd *u, uint64_t va, const struct uffd_msg *m)
 {
-	static const struct uffd_msg read = { .event = UFFD_EVENT_PAGEFAULT };
-	unsigned int i, tries;
-	bool all = true;
-	uint64_t va;
+	unsigned int tries = TRIES;
 	int err;
 
-	for (i = 0; uffd_asked(&i, &va); i++) {
-		tries = TRIES;
-		do {
-			err = serve_fault(u, va, &read);
-			if (err == -EAGAIN)
-				uffd_drain_events(u);
-		} while (err == -EAGAIN && --tries);
-		if (err)
-			all = false;
-		else
-			uffd_answer(i, va);
-	}
-	return all;
+	do {
+		err = serve_fault(u, va, m);
+		if (err == -EAGAIN)
+			uffd_drain_events(u);
+	} while (err == -EAGAIN && --tries);
+	return err;
+}
+
+int uffd_serve(struct uffd *u, uint64_t va)
+{
+	static const struct uffd_msg read = { .event = UFFD_EVENT_PAGEFAULT };
+
+	return serve_some(u, va, &read);
 }
 
 /* each pending fault once; what is held back stays. Return: when to look at it again; NULL: nothing
@@ -480,22 +477,17 @@ static const struct timespec *serve_pending(struct uffd *u)
 	while (u->nheld < u->npending) {
 		struct uffd_msg m = u->pending[u->nheld];
 		uint64_t va = page_of(&m);
-		unsigned int tries = TRIES;
 		int err;
 
 		drop_pending(u, u->nheld); /* serving it reads on */
-		do {
-			err = serve_fault(u, va, &m);
-			if (err == -EAGAIN)
-				uffd_drain_events(u);
-		} while (err == -EAGAIN && --tries);
+		err = serve_some(u, va, &m);
 		if (err) {
 			if (err != -ENOSPC || !again)
 				again = err == -ENOSPC ? &starved_period : &held_period;
 			hold_fault(u, &m);
 		}
 	}
-	return serve_asked(u) ? again : &held_period;
+	return uffd_serve_asked(u) ? again : &held_period;
 }
 
 void uffd_look_again(struct uffd *u)

@@ -185,27 +185,31 @@ static void ask(struct uffd *u, struct inside *me, uint64_t va)
 		syscall(SYS_futex, &me->answers, FUTEX_WAIT_PRIVATE, seen, NULL, NULL, 0);
 }
 
-bool uffd_asked(unsigned int *i, uint64_t *ret_va)
+/*
+ * On the reader, with no lock held. In the child of a fork a slot can have the question of a thread
+ * of the parent; whoever has the slot now may just ask another one, and that is not answered.
+ */
+bool uffd_serve_asked(struct uffd *u)
 {
-	unsigned int n = env_load(&inside_high), gen = env_fork_gen();
+	unsigned int i, n = env_load(&inside_high), gen = env_fork_gen();
+	bool all = true;
 
-	for (; *i < n; ++*i) {
-		*ret_va = __atomic_load_n(&inside[*i].ask, __ATOMIC_SEQ_CST);
-		if (*ret_va && WHO_IS(__atomic_load_n(&inside[*i].who, __ATOMIC_SEQ_CST), gen))
-			return true;
+	for (i = 0; i < n; i++) {
+		uint64_t va = __atomic_load_n(&inside[i].ask, __ATOMIC_SEQ_CST);
+
+		if (!va || !WHO_IS(__atomic_load_n(&inside[i].who, __ATOMIC_SEQ_CST), gen))
+			continue;
+		if (uffd_serve(u, va)) {
+			all = false;
+			continue;
+		}
+		if (!__atomic_compare_exchange_n(&inside[i].ask, &va, 0, false, __ATOMIC_SEQ_CST,
+						 __ATOMIC_RELAXED))
+			continue;
+		__atomic_fetch_add(&inside[i].answers, 1, __ATOMIC_SEQ_CST);
+		syscall(SYS_futex, &inside[i].answers, FUTEX_WAKE_PRIVATE, 1, NULL, NULL, 0);
 	}
-	return false;
-}
-
-/* In the child of a fork a slot can have the question of a thread of the parent. Who has the slot
- * now may just ask another one: that is not answered. */
-void uffd_answer(unsigned int i, uint64_t va)
-{
-	if (!__atomic_compare_exchange_n(&inside[i].ask, &va, 0, false, __ATOMIC_SEQ_CST,
-					 __ATOMIC_RELAXED))
-		return;
-	__atomic_fetch_add(&inside[i].answers, 1, __ATOMIC_SEQ_CST);
-	syscall(SYS_futex, &inside[i].answers, FUTEX_WAKE_PRIVATE, 1, NULL, NULL, 0);
+	return all;
 }
 
 static bool is_here(uint64_t va)

@@ -356,7 +356,9 @@ void transit_log_one(struct transit *t, const struct transit_event *e);
 int uffd_reader_start(struct uffd *u);
 void uffd_reader_stop(struct uffd *u);
 void uffd_drain_events(struct uffd *u); /* on the reader; no lock held */
-void uffd_look_again(struct uffd *u);	/* the reader, at what waits; any lock */
+int uffd_serve(struct uffd *u,
+	       uint64_t va);	      /* the same, as if a thread had read there; 0 or later */
+void uffd_look_again(struct uffd *u); /* the reader, at what waits; any lock */
 bool uffd_on_reader(const struct uffd *u);
 
 /* inside.c */
@@ -366,9 +368,8 @@ void uffd_leave(void *e, void *cookie);
 struct uffd *uffd_enter_here(void *cookie);
 /* uffd_current was cleared: until no thread is inside */
 void uffd_inside_wait(void);
-/* the next slot from *i on whose thread waits for the reader to serve page *ret_va; then it was */
-bool uffd_asked(unsigned int *i, uint64_t *ret_va);
-void uffd_answer(unsigned int i, uint64_t va);
+/* what threads ask for instead of touching it; false: one is held back */
+bool uffd_serve_asked(struct uffd *u);
 /* lock held, from before uffd_inside_bits() until what is taken on its word has been taken */
 void uffd_look_begin(struct uffd *u);
 void uffd_look_end(struct uffd *u);

@@ -60,9 +60,8 @@ count_time() {
 
 # boot IMAGE INITRD LIMIT_S APPEND [QEMU-OPTION...]: the serial line on stdout, at most 64 MiB of it.
 # The guest ends itself LIMIT_S of its time after its start; so if it lasts several times as long, it
-# cannot. no_timer_check, rcu_cpu_stall_timeout: where the machine is busy the timer is late, which some
-# kernels take for a broken one, and of the 21 seconds after which a kernel complains of a processor
-# that one gets a few.
+# cannot. no_timer_check: where the machine is busy the timer is late, which some kernels take for a
+# broken one.
 boot() {
 	local image=$1 initrd=$2 limit=$3 append=$4
 	shift 4
@@ -70,7 +69,7 @@ boot() {
 	# shellcheck disable=SC2086
 	timeout --foreground -k 5 $((limit * patience + 60)) qemu-system-x86_64 $cpus -smp $smp -m "${VM_MEM:-4G}" \
 		-nographic -nodefaults -serial stdio -no-reboot -kernel "$image" -initrd "$initrd" \
-		-append "console=ttyS0 panic=-1 quiet no_timer_check rcupdate.rcu_cpu_stall_timeout=120 log_buf_len=4M $coherent_append $append" "$@" \
+		-append "console=ttyS0 panic=-1 quiet no_timer_check log_buf_len=4M $coherent_append $append" "$@" \
 		</dev/null 2>&1 | stdbuf -oL tr -d '\r' | stdbuf -oL head -c 67108864
 }
 

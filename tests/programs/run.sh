@@ -46,4 +46,5 @@ for p in "${programs[@]}"; do
 	echo "$p: $((SECONDS - started)) s"
 done
 echo "$passed passed, $failed failed, $skipped skipped"
-[ $((passed + skipped)) -gt 0 ] && [ $failed -eq 0 ]
+[ $((passed + failed)) -gt 0 ] || exit 77 # nothing was tried
+[ $failed -eq 0 ]
