@@ -52,7 +52,9 @@ if [ "$goal" = check-hmm-selftest ] || [ "$goal" = check-all ]; then
 	need_cmd xz xz-utils
 fi
 if [ "$goal" = check ] || [ "$goal" = check-all ] || [ "$goal" = check-programs ]; then
-	compgen -G '/usr/lib/python3*/test/test_fork1.py' >/dev/null || missing+=(libpython3-testsuite)
+	python=$(realpath /usr/bin/python3 2>/dev/null) # of the version that is here
+	python=${python##*/}
+	need_file "/usr/lib/${python:=python3.11}/test/test_fork1.py" "lib$python-testsuite"
 	need_cmd sqlite3 sqlite3
 	need_cmd redis-check-rdb redis-tools # it is the server too
 	need_cmd git git

@@ -22,7 +22,7 @@ string struct sys tarfile traceback tuple unicode unpack weakref xml_etree zipfi
 python=/usr/bin/python3
 lib=$($python -c 'import sysconfig; print(sysconfig.get_path("stdlib"))')
 if [ ! -e "$lib/test/test_fork1.py" ]; then
-	skip python "there is no $lib/test (package libpython3-testsuite)"
+	skip python "there is no $lib/test (package lib${lib##*/}-testsuite)"
 	summary
 fi
 cd "$tmp" || exit 1
