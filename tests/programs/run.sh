@@ -13,6 +13,8 @@ cd "$(dirname "$0")/../.." || exit 1
 set -u
 BUILD=${BUILD:-build}
 export BUILD
+# what our make was told (PROGRAMS=xz) is nothing for the makefiles of the programs: automake has a PROGRAMS too
+unset MAKEFLAGS MFLAGS MAKEOVERRIDES MAKELEVEL PROGRAMS
 programs=()
 for a in "$@"; do
 	case $a in
