@@ -27,6 +27,7 @@ logs=$(mktemp -d)
 # what runs beside goes with us: the shells, and what they wait for
 trap 'for j in $(jobs -p); do kill $(cat /proc/$j/task/$j/children) $j; done 2>/dev/null; rm -rf "$logs"' EXIT
 : >"$logs/skips"
+: >"$logs/failures"
 total_passed=0 total_failed=0 total_skipped=0
 started=$SECONDS
 
@@ -85,6 +86,7 @@ report() {
 		grep -aE '^ *(FAIL|not ok)|^\[  FAILED' "$log" >"$logs/what" ||
 			grep -aE 'error:' "$log" >"$logs/what" || tail -n 30 "$log" >"$logs/what"
 		head -n 30 "$logs/what" | cut -c1-400 | sed 's/^/  | /'
+		head -n 5 "$logs/what" | cut -c1-400 | sed "s|^ *|  $name: |" >>"$logs/failures"
 	fi
 	if [ "$s" -ne 0 ]; then
 		{ grep -aE '^ *(SKIP|skip)|^\[  SKIPPED \] [a-z]' "$log" || tail -n 1 "$log"; } |
@@ -352,7 +354,7 @@ if [ $all -eq 1 ]; then
 	unset CC
 fi
 
-# one line a reason and suite, the cases after it
+# one line a reason and suite, the cases after it; what failed once more, where the eye is
 if [ -s "$logs/skips" ]; then
 	echo
 	echo "Skipped:"
@@ -363,6 +365,11 @@ if [ -s "$logs/skips" ]; then
 		cases[key] = cases[key] " " substr($2, 1, i - 1)
 	}
 	END { for (i = 1; i <= n; i++) printf "%s:%s\n", order[i], cases[order[i]] }' "$logs/skips"
+fi
+if [ -s "$logs/failures" ]; then
+	echo
+	echo "Failed:"
+	cat "$logs/failures"
 fi
 echo
 echo "$((SECONDS - started)) s"
