@@ -193,6 +193,8 @@ def several():
     assert {a.pid, b.pid} <= {x['pid'] for x in spaces()}
     # one that is stopped does not answer: the others do
     a.p.send_signal(signal.SIGSTOP)
+    with within('the program to stop, all its threads'):
+        os.waitpid(a.pid, os.WUNTRACED)
     assert b.pid in {x['pid'] for x in spaces()}
     r = top('--once', str(a.pid))
     assert r.returncode == 1 and 'does not answer' in r.stderr, r

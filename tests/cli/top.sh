@@ -9,11 +9,13 @@ export LC_ALL=C
 unset BALUN_LOG
 build=$(readlink -f "$BUILD")
 needs_uffd 'balun top'
-out=$(python3 tests/cli/top.py "$build/balun" "$build/tests/live/target" 2>&1)
-rc=$?
-echo "$out"
-passed=$(grep -c '^ok ' <<<"$out")
-failed=$(grep -c '^FAIL ' <<<"$out")
-skipped=$(grep -c '^SKIP ' <<<"$out")
+tmp=$(mktemp -d)
+trap 'rm -rf "$tmp"' EXIT
+# what it says is said at once: where it is, if it hangs
+python3 tests/cli/top.py "$build/balun" "$build/tests/live/target" 2>&1 | tee "$tmp/out"
+rc=${PIPESTATUS[0]}
+passed=$(grep -c '^ok ' "$tmp/out")
+failed=$(grep -c '^FAIL ' "$tmp/out")
+skipped=$(grep -c '^SKIP ' "$tmp/out")
 report $rc 'top.py died'
 summary

@@ -11,11 +11,11 @@ build=$(readlink -f "$BUILD")
 needs_uffd 'balun trace'
 tmp=$(mktemp -d)
 trap 'rm -rf "$tmp"' EXIT
-out=$(python3 tests/cli/trace.py "$build/balun" "$build/tests/live/target" "$tmp" 2>&1)
-rc=$?
-echo "$out"
-passed=$(grep -c '^ok ' <<<"$out")
-failed=$(grep -c '^FAIL ' <<<"$out")
-skipped=$(grep -c '^SKIP ' <<<"$out")
+# what it says is said at once: where it is, if it hangs
+python3 tests/cli/trace.py "$build/balun" "$build/tests/live/target" "$tmp" 2>&1 | tee "$tmp/out"
+rc=${PIPESTATUS[0]}
+passed=$(grep -c '^ok ' "$tmp/out")
+failed=$(grep -c '^FAIL ' "$tmp/out")
+skipped=$(grep -c '^SKIP ' "$tmp/out")
 report $rc 'trace.py died'
 summary

@@ -5,6 +5,7 @@
 #ifndef BALUN_TEST_NBD_SERVER_H
 #define BALUN_TEST_NBD_SERVER_H
 
+#include <dirent.h>
 #include <fcntl.h>
 #include <poll.h>
 #include <sched.h>
@@ -70,6 +71,44 @@ static inline void server_start(struct server *s, const char *name, char *size, 
 			"blocksize-preferred=4K", "blocksize-error-policy=error", max, NULL });
 	s->pid = wait_pid(pid);
 	snprintf(s->spec, sizeof(s->spec), "nbd:uri=nbd+unix:///?socket=%s", s->sock);
+}
+
+/* whether a thread of it is not stopped */
+static inline bool runs(const struct server *s)
+{
+	char path[300], line[100];
+	struct dirent *e;
+	bool any = false;
+	FILE *stat;
+	DIR *tasks;
+
+	snprintf(path, sizeof(path), "/proc/%d/task", s->pid);
+	tasks = opendir(path);
+	assert_non_null(tasks);
+	while (!any && (e = readdir(tasks))) {
+		if (e->d_name[0] == '.')
+			continue;
+		snprintf(path, sizeof(path), "/proc/%d/task/%s/stat", s->pid, e->d_name);
+		stat = fopen(path, "r");
+		if (!stat) /* it has ended */
+			continue;
+		any = fgets(line, sizeof(line), stat) && !strstr(line, ") T ");
+		fclose(stat);
+	}
+	closedir(tasks);
+	return any;
+}
+
+/* it answers nothing more when this returns: the signal stops each thread when that next runs */
+static inline void server_stop(const struct server *s)
+{
+	uint64_t end = env_now_ns() + 20000000000ULL;
+
+	kill(s->pid, SIGSTOP);
+	while (runs(s)) {
+		assert_true(env_now_ns() < end);
+		sched_yield();
+	}
 }
 
 /* it is dead when this returns */

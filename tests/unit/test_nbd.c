@@ -258,7 +258,7 @@ static void silent_server(void **state)
 	snprintf(spec, sizeof(spec), "%s,timeout=3s", a.spec);
 	dev = open_device(spec);
 	move(dev, 0, 1);
-	kill(a.pid, SIGSTOP);
+	server_stop(&a);
 	t0 = env_now_ns();
 	assert_int_equal(right(0, 1), 0);
 	assert_true(env_now_ns() - t0 >= 3000000000ULL);
