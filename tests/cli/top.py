@@ -9,6 +9,8 @@ import os
 import pty
 import select
 import signal
+import socket
+import struct
 import subprocess
 import sys
 import time
@@ -234,14 +236,17 @@ def other_user():
     return None
 
 
+def peer(connection):
+    return struct.unpack('3i', connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))[0]
+
+
 def squatter():
     """who takes a name that is not his is not believed"""
-    import socket
     s = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    s.bind(b'\0balun-%d-1-1' % (os.geteuid() + 1))
+    s.bind(b'\0balun-%d-%d-1' % (os.geteuid() + 1, os.getpid()))
     s.listen(1)
     if ROOT:
-        assert 1 not in {x['pid'] for x in spaces()}
+        assert os.getpid() not in {x['pid'] for x in spaces()}
     s.close()
     # nor what is no answer
     s = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -250,6 +255,9 @@ def squatter():
     p = subprocess.Popen([BALUN, 'top', '--once', str(os.getpid())], stderr=subprocess.PIPE, text=True)
     with within('balun top to ask, and to end'):
         c = s.accept()[0]
+        while peer(c) != p.pid:  # another balun top, that looks at all
+            c.close()
+            c = s.accept()[0]
         c.recv(100)
         c.send(b'\1' * 3000)
         err = p.communicate()[1]
