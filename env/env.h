@@ -79,6 +79,12 @@ static inline void env_pages_zero(void *p, size_t bytes)
 }
 /* whether [addr, addr + len) touches memory of the arena, pages or thread stacks of env */
 bool env_owns(uint64_t addr, uint64_t len);
+/*
+ * Between the two nothing becomes env's, so what env_owns() denies stays denied (not in the kernel,
+ * which has no use for it). A leaf lock: neither allocate nor free there, nor wait.
+ */
+void env_owns_begin(void);
+void env_owns_end(void);
 /* bytes that env_alloc hands out now (for metadata_bytes) */
 size_t env_alloc_bytes(void);
 /* test hook of env_user and env_sim: the n-th env_alloc from now fails (0: never) */

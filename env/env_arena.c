@@ -327,6 +327,17 @@ static void arena_lock(void)
 	pthread_mutex_lock(&lock);
 }
 
+/* memory is mapped, and stands in the table, under the lock */
+void env_owns_begin(void)
+{
+	arena_lock();
+}
+
+void env_owns_end(void)
+{
+	pthread_mutex_unlock(&lock);
+}
+
 unsigned int env_fork_gen(void)
 {
 	arena_begin();
@@ -607,8 +618,9 @@ void env_pages_huge(void *p, size_t bytes)
 }
 
 /*
- * Without the lock while it unmaps: the range may be registered with userfaultfd, and then munmap()
- * waits for the service thread, which may allocate.
+ * It is not registered with userfaultfd, and while the lock is held nobody does that (watch.c), for
+ * then munmap() would wait for the service thread, which may be this one. The pages go before, for
+ * that takes a while (not those that are locked).
  */
 void env_pages_free(void *p, size_t bytes)
 {
@@ -617,8 +629,9 @@ void env_pages_free(void *p, size_t bytes)
 	if (!p)
 		return;
 	ASAN_UNPOISON_MEMORY_REGION(p, len);
+	syscall(SYS_madvise, p, len, MADV_DONTNEED);
 	arena_lock();
 	region_remove((char *)p - PAGE, len + 2 * PAGE);
-	pthread_mutex_unlock(&lock);
 	unmap_guarded(p, len);
+	pthread_mutex_unlock(&lock);
 }

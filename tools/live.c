@@ -107,6 +107,7 @@ static int check_peer(int fd, const char *name, pid_t *ret_pid)
 	return 0;
 }
 
+/* with a limit, what waits on a socket is interrupted also when we are stopped and go on */
 static int connect_to(const char *name)
 {
 	struct sockaddr_un to = { .sun_family = AF_UNIX };
@@ -118,10 +119,14 @@ static int connect_to(const char *name)
 	strncpy(to.sun_path + 1, name, sizeof(to.sun_path) - 2);
 	setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof(limit));
 	setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &limit, sizeof(limit));
-	if (!connect(fd, (struct sockaddr *)&to,
-		     offsetof(struct sockaddr_un, sun_path) + 1 + strlen(name)))
+	do {
+		err = connect(fd, (struct sockaddr *)&to,
+			      offsetof(struct sockaddr_un, sun_path) + 1 + strlen(name))
+			      ? -errno
+			      : 0;
+	} while (err == -EINTR);
+	if (!err)
 		return fd;
-	err = -errno;
 	close(fd);
 	return err;
 }
@@ -158,6 +163,7 @@ int live_send(int fd, uint32_t what, uint32_t nth, uint32_t mib)
 
 int live_ask(const char *socket, uint32_t nth, struct live_space *ret)
 {
+	ssize_t got;
 	int fd, err;
 
 	memset(ret, 0, sizeof(*ret));
@@ -165,8 +171,12 @@ int live_ask(const char *socket, uint32_t nth, struct live_space *ret)
 	if (fd < 0)
 		return fd;
 	err = live_send(fd, BALUN_LIVE_LOOK, nth, 0);
-	if (!err)
-		err = check_answer(&ret->look, recv(fd, &ret->look, sizeof(ret->look), MSG_TRUNC));
+	if (!err) {
+		do {
+			got = recv(fd, &ret->look, sizeof(ret->look), MSG_TRUNC);
+		} while (got < 0 && errno == EINTR);
+		err = check_answer(&ret->look, got);
+	}
 	close(fd);
 	ret->nth = nth;
 	strcpy(ret->socket, socket);

@@ -136,16 +136,37 @@ static int register_mode(struct uffd *u, uint64_t start, uint64_t end, uint64_t 
 	return ioctl(u->caps.fd, UFFDIO_REGISTER, &r) ? -errno : 0;
 }
 
+static uint64_t usual_mode(const struct uffd *u)
+{
+	return UFFDIO_REGISTER_MODE_MISSING | (u->move ? 0 : UFFDIO_REGISTER_MODE_WP);
+}
+
 int uffd_register(struct uffd *u, uint64_t start, uint64_t end)
 {
-	return register_mode(u, start, end,
-			     UFFDIO_REGISTER_MODE_MISSING |
-				     (u->move ? 0 : UFFDIO_REGISTER_MODE_WP));
+	return register_mode(u, start, end, usual_mode(u));
+}
+
+/*
+ * What was the program's when we looked can be Balun's by now: a fault on the service thread's own
+ * memory would wait for the service thread. Whose it is stays as it is from the look to the end.
+ */
+static int register_program(struct uffd *u, uint64_t start, uint64_t end, uint64_t mode)
+{
+	int err = -EBUSY;
+
+	env_owns_begin();
+	if (!env_owns(start, end - start)) {
+		ENV_STOP("watch-sure");
+		err = register_mode(u, start, end, mode);
+	}
+	env_owns_end();
+	return err;
 }
 
 int uffd_register_protect(struct uffd *u, uint64_t start, uint64_t end)
 {
-	return register_mode(u, start, end, UFFDIO_REGISTER_MODE_MISSING | UFFDIO_REGISTER_MODE_WP);
+	return register_program(u, start, end,
+				UFFDIO_REGISTER_MODE_MISSING | UFFDIO_REGISTER_MODE_WP);
 }
 
 int uffd_unregister(struct uffd *u, uint64_t start, uint64_t end)
@@ -179,8 +200,8 @@ static void watch_one(struct uffd *u, uint64_t start, uint64_t end)
 	end = ENV_MIN(end, v.end);
 	watch_raise(u, end);
 	ENV_STOP("watch-queried");
-	if (uffd_register(u, start, end))
-		return; /* another context has it, or a kind of memory that cannot be watched */
+	if (register_program(u, start, end, usual_mode(u)))
+		return; /* Balun's, another context has it, or memory that cannot be watched */
 	if (maps_query(start, &v) || v.start > start)
 		return;
 	end = ENV_MIN(end, v.end);

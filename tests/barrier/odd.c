@@ -3,7 +3,12 @@
  * lost. */
 #include "tests/barrier/barrier.h"
 
+#include "env/env.h"
+
+#include <inttypes.h>
+#include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -67,6 +72,104 @@ static void watched_in_part(struct kit *k, const struct cell *c)
 	kit_move(k, s.a.va, s.a.end - s.a.va, k->dev);
 	area_check(k, c->call, &s.a, true);
 	area_drop(k, c->call, &s.a);
+}
+
+/* does the mapping at @va raise faults? */
+static bool is_registered(uint64_t va)
+{
+	FILE *f = fopen("/proc/self/smaps", "re");
+	uint64_t start = 0, end = 0, a, b;
+	char line[512];
+	bool found = false, is = false;
+
+	CHECK(f);
+	while (!found && fgets(line, sizeof(line), f)) {
+		if (sscanf(line, "%" SCNx64 "-%" SCNx64 " ", &a, &b) == 2)
+			start = a, end = b;
+		found = va >= start && va < end && !strncmp(line, "VmFlags:", 8);
+		is = found && (strstr(line, " um") || strstr(line, " uw"));
+	}
+	fclose(f);
+	CHECK(found);
+	return is;
+}
+
+#define OURS_LEN (64 * PAGE)
+#define OURS_MAX 4096
+
+/*
+ * What is mapped where the program's memory was, when that is about to be watched, can be Balun's:
+ * it is not watched. The service thread would wait for itself.
+ */
+static void watched_is_ours(struct kit *k, const struct cell *c)
+{
+	/* where the kernel maps Balun's as well; a block of it */
+	char *map = mmap(NULL, LEN, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	struct scene s = { .k = k };
+	void *ours[OURS_MAX];
+	unsigned int n = 0;
+	struct worker mover;
+	uint64_t at;
+
+	CHECK(map != MAP_FAILED);
+	s.a.va = ((uintptr_t)map + BALUN_BLOCK_SIZE - 1) & ~(BALUN_BLOCK_SIZE - 1);
+	s.a.end = s.a.va + BALUN_BLOCK_SIZE;
+	worker_start(&mover, move_out, &s);
+	stop_arm(c->point);
+	worker_go(&mover);
+	CHECK(stop_hit(&mover));
+	CHECK(!syscall(SYS_munmap, s.a.va, BALUN_BLOCK_SIZE));
+	do { /* until one is there: other holes are filled first */
+		CHECK(n < OURS_MAX);
+		ours[n] = env_pages_alloc(OURS_LEN);
+		CHECK(ours[n]);
+		at = (uintptr_t)ours[n++];
+	} while (at < s.a.va || at + OURS_LEN > s.a.end);
+	stop_release();
+	worker_must_finish(&mover, "the mover", c->point);
+	worker_join(&mover);
+	CHECK(!is_registered(at));
+	while (n--)
+		env_pages_free(ours[n], OURS_LEN);
+	CHECK(!munmap(map, LEN)); /* what is left of it */
+	CHECK_OK(balun_fence(k->space));
+	kit_wait_used(k->dev, 0);
+}
+
+static void map_ours(void *arg)
+{
+	void **ret = arg;
+
+	*ret = env_pages_alloc(OURS_LEN);
+}
+
+/* nor does any come there between the look at whose it is and that it is watched */
+static void watched_becomes_ours(struct kit *k, const struct cell *c)
+{
+	struct scene s = { .k = k };
+	struct worker mover, caller;
+	void *ours = NULL;
+
+	s.a.va = kit_filled(k, LEN, SEED);
+	s.a.end = s.a.va + LEN;
+	worker_start(&mover, move_out, &s);
+	worker_start(&caller, map_ours, &ours);
+	stop_arm(c->point);
+	worker_go(&mover);
+	CHECK(stop_hit(&mover));
+	worker_go(&caller);
+	worker_must_wait(&caller, SYS_futex, "env_pages_alloc", c->point);
+	stop_release();
+	worker_must_finish(&caller, "env_pages_alloc", c->point);
+	worker_must_finish(&mover, "the mover", c->point);
+	worker_join(&caller);
+	worker_join(&mover);
+	CHECK(ours && !is_registered((uintptr_t)ours) && is_registered(s.a.va));
+	env_pages_free(ours, OURS_LEN);
+	kit_verify(k, s.a.va, LEN, SEED);
+	CHECK_OK(k->mem->unmap(k, s.a.va, LEN));
+	CHECK_OK(balun_fence(k->space));
+	kit_wait_used(k->dev, 0);
 }
 
 static void realloc_run(void *arg)
@@ -180,6 +283,10 @@ void odd_cells(void)
 	c = cell_add(watched_in_part, WAY_ALL, "%s/watch-queried/munmap", call->name);
 	c->call = call;
 	c->point = "watch-queried";
+	c = cell_add(watched_is_ours, WAY_ALL, "balun's/watch-queried/there");
+	c->point = "watch-queried";
+	c = cell_add(watched_becomes_ours, WAY_ALL, "balun's/watch-sure/waits");
+	c->point = "watch-sure";
 	for (i = 0; i < sizeof(inside) / sizeof(inside[0]); i++) {
 		c = cell_add(realloc_written, strncmp(inside[i], "copy", 4) ? WAY_ALL : WAY_COPY,
 			     "realloc/%s/out", inside[i]);

@@ -50,6 +50,10 @@ class Target:
                                   text=True, bufsize=1)
         self.pid = int(self.answer().split()[1])
 
+    def __del__(self):
+        if self.p.poll() is None:  # its test has failed, and it may be stopped
+            self.p.kill()
+
     def answer(self):
         with within('an answer of the program'):
             return self.p.stdout.readline().strip()
@@ -188,6 +192,11 @@ def ends():
     t.stop()
 
 
+def state(pid):
+    with open('/proc/%d/stat' % pid, encoding='ascii', errors='replace') as f:
+        return f.read().rsplit(')', 1)[1].split()[0]
+
+
 def several():
     a, b = Target('ram', '8'), Target('lz4', '8')
     s = spaces(str(b.pid), str(a.pid))
@@ -200,6 +209,16 @@ def several():
     assert b.pid in {x['pid'] for x in spaces()}
     r = top('--once', str(a.pid))
     assert r.returncode == 1 and 'does not answer' in r.stderr, r
+    # nor does it matter that balun top itself is stopped and goes on, while it waits
+    p = subprocess.Popen([BALUN, 'top', '--once', str(a.pid)], stderr=subprocess.PIPE, text=True)
+    with within('balun top to wait, to stop, to go on, and to end'):
+        while state(p.pid) != 'S':
+            pass
+        p.send_signal(signal.SIGSTOP)
+        os.waitpid(p.pid, os.WUNTRACED)
+        p.send_signal(signal.SIGCONT)
+        err = p.communicate()[1]
+    assert p.returncode == 1 and 'does not answer' in err, err
     a.p.send_signal(signal.SIGCONT)
     assert one(a.pid)['pid'] == a.pid
     a.stop()
