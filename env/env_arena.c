@@ -628,6 +628,7 @@ void env_pages_free(void *p, size_t bytes)
 
 	if (!p)
 		return;
+	ASAN_UNPOISON_MEMORY_REGION(p, len);
 	syscall(SYS_madvise, p, len, MADV_DONTNEED);
 	arena_lock();
 	region_remove((char *)p - PAGE, len + 2 * PAGE);
